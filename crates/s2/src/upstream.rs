@@ -1,0 +1,357 @@
+//! [`Upstream`] over S2's client library.
+//!
+//! Three clients, because HTTP/2 shares a flow-control window among the requests of a connection: one for read
+//! sessions, one for unary reads and everything else, one for appends. What one kind leaves unread then cannot hold up
+//! another. Within a connection the windows are such that all its requests together cannot fill it.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use s2_sdk::{
+    S2, S2Stream,
+    error::{ErrorCode, RequestError},
+    types::{
+        AppendRetryPolicy, Http2Config, ListStreamsInput, ReadFrom as SdkFrom, ReadInput, ReadLimits,
+        ReadSessionConfig, ReadSessionRetryPolicy, ReadStart, ReadStop, RetryConfig, S2Config, S2Endpoints,
+        ValidationError,
+    },
+};
+use tailwater_log::MAX_BATCH_RECORDS;
+use tailwater_upstream::{
+    Append, AppendAck, AppendError, Cause, Fate, Page, Position, ReadError, ReadFrom, ReadSession, StreamKey, Upstream,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    Secret,
+    basins::Basins,
+    metrics::{Meter, Operation},
+    naming::{Place, Placement},
+    session,
+    translate::{self, TimedOut},
+};
+
+/// How long an append may take, unless told otherwise.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a unary read, a tail check or a page of a list may take, all its attempts together.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one attempt of these may take, so that a lost answer leaves time for another.
+const READ_ATTEMPT: Duration = Duration::from_secs(4);
+/// How long a read session may take to connect first; later it tries again for as long as it lives.
+const FIRST_CONNECT: Duration = Duration::from_secs(10);
+/// Attempts of one request, where repeating it is safe.
+const ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
+/// How much of the time for an append one attempt to connect may take, so that all of [`ATTEMPTS`] fit and the answer
+/// can be that nothing was appended.
+const CONNECT_SHARE: u32 = 4;
+/// Requests on one connection; the SDK opens another beyond.
+const REQUESTS_PER_CONNECTION: usize = 90;
+/// What one request may have in flight towards us, in bytes: a unary read's whole answer.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// What one connection may have in flight towards us, in bytes: more than all its requests together.
+const CONNECTION_WINDOW: u32 = 192 * 1024 * 1024;
+/// S2's longest page of a list.
+const LIST_PAGE: usize = 1000;
+
+const _: () = assert!(STREAM_WINDOW as usize * REQUESTS_PER_CONNECTION < CONNECTION_WINDOW as usize);
+
+/// Where S2 is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// At one address: s2-lite, or a self-hosted S2. The path of the URL is ignored.
+    Url(String),
+    /// Managed S2.
+    Cloud,
+}
+
+/// What an [`S2Upstream`] needs to know.
+#[derive(Debug, Clone)]
+pub struct S2UpstreamConfig {
+    /// Where S2 is.
+    pub endpoint: Endpoint,
+    /// The access token.
+    pub token: Secret,
+    /// How projects are placed in S2.
+    pub placement: Placement,
+    /// How long an append may take; after that its fate is unknown.
+    pub append_timeout: Duration,
+    /// Write to basins whose records expire, too. State may then be lost; for accounts that allow nothing else.
+    pub accept_finite_retention: bool,
+    pub(crate) single_owner: bool,
+}
+
+/// Why an [`S2Upstream`] could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum S2UpstreamError {
+    /// The endpoint's URL is none.
+    #[error("{url:?} is no endpoint of s2")]
+    Endpoint {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        rule: ValidationError,
+    },
+    /// The client could not be made: the token cannot be sent, or there are no CA certificates for an `https` endpoint.
+    #[error("the s2 client could not be made")]
+    Client(#[from] RequestError),
+}
+
+/// The store over S2's client library. A clone shares connections and counters.
+#[derive(Clone)]
+pub struct S2Upstream {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tails: S2,
+    reads: S2,
+    appends: S2,
+    placement: Placement,
+    basins: Basins,
+    append_timeout: Duration,
+    single_owner: bool,
+    meter: Meter,
+}
+
+/// Which of the clients is being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Tails,
+    Reads,
+    Appends,
+}
+
+impl S2UpstreamConfig {
+    /// A configuration with defaults: appends may take 5 s, finite retention is refused.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, token: Secret, placement: Placement) -> Self {
+        Self {
+            endpoint,
+            token,
+            placement,
+            append_timeout: APPEND_TIMEOUT,
+            accept_finite_retention: false,
+            single_owner: false,
+        }
+    }
+
+    fn client(&self, purpose: Purpose) -> Result<S2, S2UpstreamError> {
+        let endpoints = match &self.endpoint {
+            Endpoint::Cloud => S2Endpoints::for_cloud(),
+            Endpoint::Url(url) => {
+                S2Endpoints::for_endpoint(url).map_err(|rule| S2UpstreamError::Endpoint { url: url.clone(), rule })?
+            }
+        };
+        let request_timeout = match purpose {
+            Purpose::Tails | Purpose::Reads => READ_ATTEMPT,
+            Purpose::Appends => self.append_timeout,
+        };
+        let http2 = Http2Config::new()
+            .with_max_concurrent_requests(REQUESTS_PER_CONNECTION)
+            .and_then(|http2| http2.with_stream_receive_window(STREAM_WINDOW))
+            .and_then(|http2| http2.with_connection_receive_window(CONNECTION_WINDOW))
+            .expect("the windows are within what HTTP/2 allows");
+        let retry =
+            RetryConfig::new().with_max_attempts(ATTEMPTS).with_append_retry_policy(AppendRetryPolicy::NoSideEffects);
+        let config = S2Config::new(self.token.reveal())
+            .with_endpoints(endpoints)
+            .with_http2(http2)
+            .with_retry(retry)
+            .with_request_timeout(request_timeout)
+            .with_connection_timeout(self.append_timeout / CONNECT_SHARE)
+            // Without TLS there is nothing to verify, and loading CA roots would fail where there are none.
+            .with_insecure_skip_cert_verification(self.is_plain_text());
+        Ok(S2::new(config)?)
+    }
+
+    fn is_plain_text(&self) -> bool {
+        match &self.endpoint {
+            Endpoint::Cloud => false,
+            Endpoint::Url(url) => url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://")),
+        }
+    }
+}
+
+impl S2Upstream {
+    /// Makes the clients; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the endpoint or the token cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime: the connection pools need one.
+    pub fn new(config: S2UpstreamConfig, meter: Meter) -> Result<Self, S2UpstreamError> {
+        let appends = config.client(Purpose::Appends)?;
+        let reads = config.client(Purpose::Reads)?;
+        let inner = Inner {
+            tails: config.client(Purpose::Tails)?,
+            basins: Basins::new(reads.clone(), config.accept_finite_retention),
+            reads,
+            appends,
+            placement: config.placement,
+            append_timeout: config.append_timeout,
+            single_owner: config.single_owner,
+            meter,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+impl Inner {
+    async fn append(&self, key: &StreamKey, append: Append) -> Result<AppendAck, AppendError> {
+        let within = self.append_timeout;
+        let deadline = Instant::now() + within;
+        let late = |fate| AppendError::Unavailable { fate, cause: TimedOut { within }.into() };
+
+        let place = self.placement.locate(key).map_err(translate::refused)?;
+        let input = translate::append_input(append)?;
+        timeout_at(deadline, self.basins.ensure(&place.basin))
+            .await
+            .unwrap_or_else(|_| Err(late(Fate::NotAppended)))?;
+        match timeout_at(deadline, stream(&self.appends, &place).append(input)).await {
+            Ok(Ok(ack)) => Ok(translate::ack(&ack)),
+            Ok(Err(error)) => {
+                if error.request_error().is_some_and(|e| translate::is_code(e, ErrorCode::BasinNotFound)) {
+                    // Deleted by somebody since it was seen: the next attempt makes it anew.
+                    self.basins.forget(&place.basin);
+                    return Err(AppendError::Unavailable { fate: Fate::NotAppended, cause: error.into() });
+                }
+                Err(translate::append_error(error))
+            }
+            Err(_) => Err(late(Fate::Unknown)),
+        }
+    }
+
+    async fn read(&self, key: &StreamKey, from: ReadFrom, limit: usize) -> Result<Page, ReadError> {
+        let place = self.place(key)?;
+        let stop = ReadStop::new().with_limits(ReadLimits::new().with_count(limit.clamp(1, MAX_BATCH_RECORDS)));
+        let input = ReadInput::new().with_start(start(from)).with_stop(stop);
+        match timely(READ_TIMEOUT, stream(&self.reads, &place).read(input)).await? {
+            Ok(batch) => Ok(Page { records: translate::records(batch.records) }),
+            Err(error) => translate::read_error(error).map_or_else(|| Ok(Page::default()), Err),
+        }
+    }
+
+    async fn check_tail(&self, key: &StreamKey) -> Result<Position, ReadError> {
+        let place = self.place(key)?;
+        match timely(READ_TIMEOUT, stream(&self.reads, &place).check_tail()).await? {
+            Ok(tail) => Ok(translate::position(tail)),
+            Err(error) => Err(translate::read_error(error).unwrap_or(ReadError::NotFound)),
+        }
+    }
+
+    async fn read_session(&self, key: &StreamKey, seq: u64) -> Result<ReadSession, ReadError> {
+        let place = self.place(key)?;
+        let input = ReadInput::new().with_start(start(ReadFrom::Seq(seq)));
+        let config = ReadSessionConfig::new().with_retry_policy(ReadSessionRetryPolicy::Indefinite);
+        let session = timely(FIRST_CONNECT, stream(&self.tails, &place).read_session(input, config))
+            .await?
+            .map_err(translate::session_error)?;
+        Ok(session::events(session, self.meter.session(), Arc::clone(&self.meter)))
+    }
+
+    async fn list(&self, project: &str, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ReadError> {
+        let name = |stream: &str| self.placement.stream(project, stream).map_err(refused);
+        let basin = self.reads.basin(self.placement.basin_name(project).map_err(refused)?);
+        let prefix = name(prefix)?;
+        // S2 wants a place to start after only where there is one: what comes after the prefix's first name anyway.
+        let mut after = if after.is_empty() { String::new() } else { name(after)? };
+        let mut streams = Vec::new();
+        while streams.len() < limit {
+            let input = ListStreamsInput::new()
+                .with_prefix(prefix.parse().map_err(refused)?)
+                .with_start_after(after.parse().map_err(refused)?)
+                .with_limit(LIST_PAGE.min(limit - streams.len()));
+            let page = match timely(READ_TIMEOUT, basin.list_streams(input)).await? {
+                Ok(page) => page,
+                Err(e) if translate::is_code(&e, ErrorCode::BasinNotFound) => return Ok(Vec::new()),
+                Err(e) => return Err(translate::request_error(e)),
+            };
+            let Some(last) = page.values.last() else { break };
+            after = last.name.to_string();
+            let alive = page.values.iter().filter(|info| info.deleted_at.is_none());
+            streams.extend(alive.filter_map(|i| self.placement.stream_of(project, &i.name)).map(str::to_owned));
+            if !page.has_more {
+                break;
+            }
+        }
+        Ok(streams)
+    }
+
+    async fn ready(&self, within: Duration) -> Result<(), ReadError> {
+        let input = s2_sdk::types::ListBasinsInput::new().with_limit(1);
+        match timely(within, self.reads.list_basins(input)).await? {
+            Ok(_) => Ok(()),
+            // A token for some basins only may not list them, but S2 answered.
+            Err(e) if translate::is_code(&e, ErrorCode::PermissionDenied) => Ok(()),
+            Err(e) => Err(translate::request_error(e)),
+        }
+    }
+
+    fn place(&self, key: &StreamKey) -> Result<Place, ReadError> {
+        self.placement.locate(key).map_err(refused)
+    }
+
+    fn counted<T>(&self, operation: Operation, result: Result<T, ReadError>) -> Result<T, ReadError> {
+        result.inspect_err(|error| self.meter.read_failed(operation, error))
+    }
+}
+
+#[async_trait]
+impl Upstream for S2Upstream {
+    async fn append(&self, key: &StreamKey, append: Append) -> Result<AppendAck, AppendError> {
+        let (records, bytes) = (append.records.len(), append.metered_bytes());
+        let result = self.inner.append(key, append).await;
+        match &result {
+            Ok(_) => self.inner.meter.appended(records, bytes),
+            Err(error) => self.inner.meter.append_failed(error),
+        }
+        result
+    }
+
+    async fn read(&self, key: &StreamKey, from: ReadFrom, limit: usize) -> Result<Page, ReadError> {
+        self.inner.meter.read();
+        self.inner.counted(Operation::Read, self.inner.read(key, from, limit).await)
+    }
+
+    async fn check_tail(&self, key: &StreamKey) -> Result<Position, ReadError> {
+        self.inner.meter.tail_checked();
+        self.inner.counted(Operation::CheckTail, self.inner.check_tail(key).await)
+    }
+
+    async fn read_session(&self, key: &StreamKey, seq: u64) -> Result<ReadSession, ReadError> {
+        self.inner.counted(Operation::ReadSession, self.inner.read_session(key, seq).await)
+    }
+
+    async fn list(&self, project: &str, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ReadError> {
+        self.inner.counted(Operation::List, self.inner.list(project, prefix, after, limit).await)
+    }
+
+    async fn ready(&self, within: Duration) -> Result<(), ReadError> {
+        self.inner.counted(Operation::Ready, self.inner.ready(within).await)
+    }
+
+    fn single_owner(&self) -> bool {
+        self.inner.single_owner
+    }
+}
+
+fn stream(client: &S2, place: &Place) -> S2Stream {
+    client.basin(place.basin.clone()).stream(place.stream.clone())
+}
+
+fn start(from: ReadFrom) -> ReadStart {
+    ReadStart::new().with_from(match from {
+        ReadFrom::Seq(seq) => SdkFrom::SeqNum(seq),
+        ReadFrom::TailOffset(records) => SdkFrom::TailOffset(records),
+    })
+}
+
+fn refused(cause: impl Into<Cause>) -> ReadError {
+    ReadError::Refused { cause: cause.into() }
+}
+
+async fn timely<F: Future>(within: Duration, operation: F) -> Result<F::Output, ReadError> {
+    timeout(within, operation).await.map_err(|_| ReadError::Unavailable { cause: TimedOut { within }.into() })
+}

@@ -1,0 +1,347 @@
+//! What is in force: settings, judged together and turned into the configurations of the parts.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use tailwater_protocol::{Addressing, ProjectId};
+use tailwater_s2::Placement;
+use tailwater_server::Config as ServerConfig;
+
+use crate::settings::{LogFormat, ServeSettings, Size, Span, StoreSettings};
+
+/// Where the data is, unless settings say otherwise.
+const DATA_DIR: &str = "./tailwater-data";
+/// What the names of basins start with, unless settings say otherwise.
+const BASIN_PREFIX: &str = "tailwater";
+/// What is logged, unless settings say otherwise: the store's libraries only where they complain.
+const LOG: &str = "info,s2_lite=warn,slatedb=warn,foyer=warn";
+/// What `dev` logs: each request too.
+const DEV_LOG: &str = "info,tailwater_server=debug,s2_lite=warn,slatedb=warn,foyer=warn";
+/// The largest `--max-body`. A body is one message, and one message is put together in memory.
+const MAX_BODY: u64 = 64 << 20;
+
+/// A gateway.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) store: Store,
+    pub(crate) placement: Placement,
+    pub(crate) server: ServerConfig,
+    pub(crate) linger: Duration,
+    pub(crate) log: Log,
+}
+
+/// An embedded store alone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct StoreAlone {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: Data,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) log: Log,
+}
+
+/// Which store.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Inside this process.
+    Embedded {
+        /// Where its data is.
+        data: Data,
+        /// Where others may use it too.
+        expose: Option<SocketAddr>,
+        /// What they have to send.
+        token_file: Option<PathBuf>,
+    },
+    /// Elsewhere.
+    Remote {
+        /// Its URL.
+        endpoint: String,
+        /// What it wants.
+        token_file: Option<PathBuf>,
+    },
+}
+
+/// Where an embedded store's data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Data {
+    Memory,
+    Directory(PathBuf),
+}
+
+/// What is logged, and how it looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) filter: String,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {fault}")]
+pub(crate) struct ConfigError {
+    setting: &'static str,
+    fault: String,
+}
+
+/// Who runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    Serve,
+    Dev,
+}
+
+impl ServeSettings {
+    /// These settings with everything filled in that has a default.
+    fn with_defaults(mut self, flavour: Flavour) -> Self {
+        let defaults = ServerConfig::default();
+        let span = |slot: &mut Option<Span>, default| *slot = slot.or(Some(Span(default)));
+        span(&mut self.long_poll_timeout, defaults.long_poll_timeout);
+        span(&mut self.sse_lifetime, defaults.sse_lifetime);
+        span(&mut self.drain, defaults.drain);
+        span(&mut self.linger, tailwater_fanout::Config::default().linger);
+        self.listen.get_or_insert_with(|| vec![SocketAddr::from(([127, 0, 0, 1], 4437))]);
+        self.max_body.get_or_insert(Size(defaults.max_body as u64));
+        self.log_format.get_or_insert(LogFormat::Text);
+        let log = if flavour == Flavour::Dev { DEV_LOG } else { LOG };
+        self.log.get_or_insert_with(|| log.to_owned());
+        self.memory = self.memory.filter(|memory| *memory);
+        if self.memory.is_none() && self.s2_endpoint.is_none() {
+            self.data_dir.get_or_insert_with(|| DATA_DIR.into());
+        }
+        if self.basin.is_none() {
+            self.basin_prefix.get_or_insert_with(|| BASIN_PREFIX.to_owned());
+        }
+        self
+    }
+
+    /// What is in force, as `--print-config` shows it. Tokens are in files, which it names; a password that somebody
+    /// put into a URL is left out.
+    pub(crate) fn in_force(self, flavour: Flavour) -> Self {
+        let settings = self.with_defaults(flavour);
+        Self { s2_endpoint: settings.s2_endpoint.as_deref().map(without_user), ..settings }
+    }
+}
+
+impl Serve {
+    /// Judges settings; they need not be filled in.
+    pub(crate) fn decide(settings: ServeSettings, flavour: Flavour) -> Result<Self, ConfigError> {
+        let settings = settings.with_defaults(flavour);
+        let log = Log::new(settings.log_format, settings.log.clone());
+        let store = Store::decide(&settings)?;
+        let placement = match &settings.basin {
+            Some(basin) => Placement::shared(basin, "").map_err(|fault| refused("basin", &fault))?,
+            None => Placement::basin_per_project(settings.basin_prefix.as_deref().unwrap_or(BASIN_PREFIX))
+                .map_err(|fault| refused("basin-prefix", &fault))?,
+        };
+        Ok(Self {
+            server: server(&settings)?,
+            listen: settings
+                .listen
+                .filter(|listen| !listen.is_empty())
+                .ok_or_else(|| refused("listen", &"is empty"))?,
+            store,
+            placement,
+            linger: settings.linger.map_or(Duration::ZERO, |span| span.0),
+            log,
+        })
+    }
+}
+
+impl Store {
+    fn decide(settings: &ServeSettings) -> Result<Self, ConfigError> {
+        let token_file = settings.s2_token_file.clone();
+        if let Some(endpoint) = settings.s2_endpoint.clone() {
+            if settings.s2_listen.is_some() {
+                return Err(refused(
+                    "s2-listen",
+                    &"shows the store inside the process, and with s2-endpoint there is none",
+                ));
+            }
+            return Ok(Self::Remote { endpoint, token_file });
+        }
+        if token_file.is_some() && settings.s2_listen.is_none() {
+            return Err(refused("s2-token-file", &"is for s2-endpoint or s2-listen, and neither is given"));
+        }
+        let data = settings.data_dir.clone().map_or(Data::Memory, Data::Directory);
+        let expose = settings.s2_listen;
+        needs_token("s2-listen", expose, token_file.is_some())?;
+        Ok(Self::Embedded { data, expose, token_file })
+    }
+}
+
+impl StoreAlone {
+    pub(crate) fn decide(settings: StoreSettings) -> Result<Self, ConfigError> {
+        let listen = settings.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4438)));
+        needs_token("listen", Some(listen), settings.token_file.is_some())?;
+        let data = match settings.memory {
+            Some(true) => Data::Memory,
+            Some(false) | None => Data::Directory(settings.data_dir.unwrap_or_else(|| DATA_DIR.into())),
+        };
+        let log = Log::new(settings.log_format, settings.log);
+        Ok(Self { listen, data, token_file: settings.token_file, log })
+    }
+}
+
+impl StoreAlone {
+    /// What is in force, as `--print-config` shows it.
+    pub(crate) fn in_force(&self) -> StoreSettings {
+        let (memory, data_dir) = match &self.data {
+            Data::Memory => (Some(true), None),
+            Data::Directory(directory) => (None, Some(directory.clone())),
+        };
+        StoreSettings {
+            listen: Some(self.listen),
+            memory,
+            data_dir,
+            token_file: self.token_file.clone(),
+            log_format: Some(self.log.format),
+            log: Some(self.log.filter.clone()),
+        }
+    }
+}
+
+impl Log {
+    fn new(format: Option<LogFormat>, filter: Option<String>) -> Self {
+        Self { format: format.unwrap_or(LogFormat::Text), filter: filter.unwrap_or_else(|| LOG.to_owned()) }
+    }
+}
+
+fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
+    let defaults = ServerConfig::default();
+    let addressing = match &settings.single_project {
+        None => Addressing::Projects,
+        Some(project) => {
+            Addressing::Single(ProjectId::parse(project).map_err(|fault| refused("single-project", &fault))?)
+        }
+    };
+    let public_url = match &settings.public_url {
+        None => None,
+        Some(url) => Some(url.parse().map_err(|fault| refused("public-url", &fault))?),
+    };
+    let max_body = match settings.max_body {
+        None => defaults.max_body,
+        Some(Size(bytes)) if (1..=MAX_BODY).contains(&bytes) => {
+            usize::try_from(bytes).map_err(|fault| refused("max-body", &fault))?
+        }
+        Some(size) => return Err(refused("max-body", &format!("{size} is not from 1B to {}", Size(MAX_BODY)))),
+    };
+    let span = |setting, given: Option<Span>, default| match given {
+        Some(Span(Duration::ZERO)) => Err(refused(setting, &"must be longer than nothing")),
+        Some(Span(given)) => Ok(given),
+        None => Ok(default),
+    };
+    Ok(ServerConfig {
+        addressing,
+        public_url,
+        max_body,
+        long_poll_timeout: span("long-poll-timeout", settings.long_poll_timeout, defaults.long_poll_timeout)?,
+        sse_lifetime: span("sse-lifetime", settings.sse_lifetime, defaults.sse_lifetime)?,
+        drain: settings.drain.map_or(defaults.drain, |span| span.0),
+        ..defaults
+    })
+}
+
+fn needs_token(setting: &'static str, shown: Option<SocketAddr>, has_token: bool) -> Result<(), ConfigError> {
+    match shown {
+        Some(address) if !address.ip().is_loopback() && !has_token => {
+            Err(refused(setting, &format!("{address} is beyond loopback, where a token file is needed")))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn refused(setting: &'static str, fault: &impl ToString) -> ConfigError {
+    ConfigError { setting, fault: fault.to_string() }
+}
+
+/// A URL without what may be a password in it.
+fn without_user(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let host = rest[..end].rfind('@').map_or(rest, |at| &rest[at + 1..]);
+            format!("{scheme}://{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> ServeSettings {
+        toml::from_str(text).unwrap()
+    }
+
+    fn decided(text: &str) -> Serve {
+        Serve::decide(settings(text), Flavour::Serve).unwrap()
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_gateway_on_loopback_with_a_directory() {
+        let serve = decided("");
+        assert_eq!(serve.listen, ["127.0.0.1:4437".parse().unwrap()]);
+        let data = Data::Directory("./tailwater-data".into());
+        assert_eq!(serve.store, Store::Embedded { data, expose: None, token_file: None });
+        assert_eq!(serve.server.long_poll_timeout, Duration::from_secs(30));
+        assert_eq!(serve.server.max_body, 8 << 20);
+        assert_eq!(serve.linger, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn settings_reach_the_parts_that_they_are_for() {
+        let serve = decided(
+            "memory = true\nlinger = '1s'\ndrain = '0s'\nlong-poll-timeout = '500ms'\nsse-lifetime = '5s'\n\
+             max-body = '1MiB'\npublic-url = 'https://a.example/'\nsingle-project = 'p'",
+        );
+        assert_eq!(serve.store, Store::Embedded { data: Data::Memory, expose: None, token_file: None });
+        assert_eq!((serve.linger, serve.server.drain), (Duration::from_secs(1), Duration::ZERO));
+        assert_eq!(serve.server.long_poll_timeout, Duration::from_millis(500));
+        assert_eq!(serve.server.sse_lifetime, Duration::from_secs(5));
+        assert_eq!(serve.server.max_body, 1 << 20);
+        assert_eq!(serve.server.public_url.unwrap().as_str(), "https://a.example");
+        assert_eq!(serve.server.addressing, Addressing::Single(ProjectId::parse("p").unwrap()));
+        let remote = decided("s2-endpoint = 'http://s2:1'\ns2-token-file = 'f'");
+        assert_eq!(remote.store, Store::Remote { endpoint: "http://s2:1".into(), token_file: Some("f".into()) });
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_the_name_of_its_setting() {
+        let table = [
+            ("listen = []", "listen"),
+            ("max-body = '0B'", "max-body"),
+            ("max-body = '65MiB'", "max-body"),
+            ("basin = 'x'", "basin"),
+            ("basin-prefix = 'UPPER-CASE'", "basin-prefix"),
+            ("single-project = 'admin'", "single-project"),
+            ("public-url = 'a.example'", "public-url"),
+            ("long-poll-timeout = '0s'", "long-poll-timeout"),
+            ("s2-endpoint = 'http://s2:1'\ns2-listen = '127.0.0.1:1'", "s2-listen"),
+            ("s2-listen = '0.0.0.0:1'", "s2-listen"),
+            ("s2-token-file = 'f'", "s2-token-file"),
+        ];
+        for (text, setting) in table {
+            let error = Serve::decide(settings(text), Flavour::Serve).unwrap_err();
+            assert_eq!(error.setting, setting, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_store_alone_needs_a_token_beyond_loopback() {
+        let decide = |text: &str| StoreAlone::decide(toml::from_str(text).unwrap());
+        assert_eq!(decide("memory = true").unwrap().data, Data::Memory);
+        assert!(decide("listen = '0.0.0.0:1'").is_err());
+        assert!(decide("listen = '0.0.0.0:1'\ntoken-file = 'f'").is_ok());
+    }
+
+    #[test]
+    fn what_is_in_force_can_be_read_back_and_shows_no_password() {
+        let shown = settings("s2-endpoint = 'http://user:hunter2@s2:1/x@y'").in_force(Flavour::Serve);
+        let text = toml::to_string(&shown).unwrap();
+        assert!(text.contains("http://s2:1/x@y") && !text.contains("hunter2"), "{text}");
+        assert_eq!(toml::from_str::<ServeSettings>(&text).unwrap().in_force(Flavour::Serve), shown);
+        let data = settings("").in_force(Flavour::Dev);
+        assert_eq!(data.data_dir, Some(DATA_DIR.into()));
+        assert!(data.log.is_some_and(|log| log.contains("debug")));
+    }
+}

@@ -1,0 +1,191 @@
+//! Tailwater: a fan-out gateway for Durable Streams in front of S2.
+//!
+//! What is decided here: which command, which settings, how to log, how to exit. Everything else is in the crates.
+//!
+//! - [`settings`]: flags, environment, file.
+//! - [`config`]: settings to what is in force.
+//! - [`store`]: opening the store.
+//! - [`serve`]: running until told to stop.
+
+mod config;
+mod serve;
+mod settings;
+mod store;
+
+use std::{collections::BTreeMap, env, fmt::Display, fs, io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
+
+use crate::{
+    config::{Flavour, Log, Serve, StoreAlone},
+    settings::{CONFIG_ENV, ENV_PREFIX, Layer, LogFormat, ServeSettings, Sources, StoreSettings},
+};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How the process exits when its command line or its configuration is wrong (`EX_USAGE` of sysexits).
+const BAD_CONFIGURATION: u8 = 64;
+
+/// A fan-out gateway for Durable Streams in front of S2.
+///
+/// Every setting can be given as a flag, as a variable of the environment (--data-dir is TAILWATER_DATA_DIR), or in one
+/// TOML file (data-dir = "..."). A flag wins over the environment, which wins over the file.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Layered<ServeSettings>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve streams; what happens without a command, too
+    Serve(Layered<ServeSettings>),
+    /// Serve streams from memory, and log every request
+    Dev(Layered<ServeSettings>),
+    /// Run the embedded store alone, for other gateways to use
+    Store(Layered<StoreSettings>),
+}
+
+/// Settings, and where further ones are.
+#[derive(Debug, Args)]
+struct Layered<S: Layer> {
+    #[command(flatten)]
+    settings: S,
+    /// A TOML file with settings, named like the flags [env: TAILWATER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings that are in force, as such a file, and exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            // Where it cannot be printed, nobody reads it.
+            return if error.print().is_ok() && asked_for { ExitCode::SUCCESS } else { BAD_CONFIGURATION.into() };
+        }
+    };
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(layered) => run_gateway(layered, Flavour::Serve),
+        Command::Dev(mut layered) => {
+            // As if `--memory` stood there, so another store beside it is a contradiction.
+            layered.settings.memory.get_or_insert(true);
+            run_gateway(layered, Flavour::Dev)
+        }
+        Command::Store(layered) => run_store(layered),
+    }
+}
+
+fn run_gateway(layered: Layered<ServeSettings>, flavour: Flavour) -> ExitCode {
+    let print = layered.print_config;
+    let (settings, unknown) = match layered.resolve() {
+        Ok(resolved) => resolved,
+        Err(error) => return misconfigured(&error),
+    };
+    let shown = settings.clone().in_force(flavour);
+    let config = match Serve::decide(settings, flavour) {
+        Ok(config) => config,
+        Err(error) => return misconfigured(&error),
+    };
+    if print {
+        return print_config(&shown);
+    }
+    let log = config.log.clone();
+    run(&log, &unknown, serve::gateway(config))
+}
+
+fn run_store(layered: Layered<StoreSettings>) -> ExitCode {
+    let print = layered.print_config;
+    let (settings, unknown) = match layered.resolve() {
+        Ok(resolved) => resolved,
+        Err(error) => return misconfigured(&error),
+    };
+    let config = match StoreAlone::decide(settings) {
+        Ok(config) => config,
+        Err(error) => return misconfigured(&error),
+    };
+    if print {
+        return print_config(&config.in_force());
+    }
+    let log = config.log.clone();
+    run(&log, &unknown, serve::store_alone(config))
+}
+
+fn run(log: &Log, unknown: &[String], task: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    if let Err(error) = start_log(log) {
+        return misconfigured(&format_args!("log: {error}"));
+    }
+    for variable in unknown {
+        tracing::warn!(variable, "this variable names no setting");
+    }
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(Box::pin(task)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let filter = EnvFilter::try_new(&log.filter)?;
+    let builder = SubscriberBuilder::default().with_writer(std::io::stderr).with_env_filter(filter);
+    match log.format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    }
+}
+
+fn print_config(settings: &impl serde::Serialize) -> ExitCode {
+    let printed = toml::to_string(settings).map_err(anyhow::Error::from);
+    match printed.and_then(|text| Ok(std::io::stdout().write_all(text.as_bytes())?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn misconfigured(error: &impl Display) -> ExitCode {
+    complain(error);
+    BAD_CONFIGURATION.into()
+}
+
+fn complain(error: &impl Display) {
+    // Where there is no stderr, there is nobody to complain to.
+    writeln!(std::io::stderr(), "tailwater: {error}").ok();
+}
+
+impl<S: Layer> Layered<S> {
+    /// Reads the environment and the file, and lays them under the flags.
+    fn resolve(self) -> anyhow::Result<(S, Vec<String>)> {
+        let env: BTreeMap<String, String> = env::vars_os()
+            .filter_map(|(variable, text)| Some((variable.into_string().ok()?, text.into_string().ok()?)))
+            .filter(|(variable, _)| variable.starts_with(ENV_PREFIX))
+            .collect();
+        let path = self.config.or_else(|| env.get(CONFIG_ENV).map(PathBuf::from));
+        let file = match path {
+            None => None,
+            Some(path) => {
+                let text = fs::read_to_string(&path)
+                    .map_err(|error| anyhow::anyhow!("{} cannot be read: {error}", path.display()))?;
+                Some((path, text))
+            }
+        };
+        Ok(Sources { flags: self.settings, env, file }.resolve()?)
+    }
+}

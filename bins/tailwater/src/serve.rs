@@ -1,0 +1,135 @@
+//! Runs a gateway, or a store alone, until it is told to stop.
+
+use std::{io::Write as _, pin::pin, time::Duration};
+
+use anyhow::Context as _;
+use prometheus::{Registry, process_collector::ProcessCollector};
+use tailwater_fanout::{Gateway, Seed};
+use tailwater_server::{Ambient, App, Metrics, Parts, Server};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{Serve, StoreAlone},
+    store,
+};
+
+/// How long what is under way in streams may take to settle, once nobody can ask any more.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// The two signals that end the process. Who sends a second one does not want to wait.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// Runs a gateway.
+pub(crate) async fn gateway(config: Serve) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let listeners = bind(&config).await?;
+    let registry = Registry::new();
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let meter = tailwater_s2::Metrics::register(&registry)?.into();
+    let opened = store::open(&config.store, config.placement, meter).await?;
+
+    let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let gateway = Gateway::new(Seed {
+        upstream: opened.upstream.clone(),
+        config: tailwater_fanout::Config { linger: config.linger, ..tailwater_fanout::Config::default() },
+        metrics: tailwater_fanout::Metrics::register(&registry)?,
+        tracker: tracker.clone(),
+        shutdown: shutdown.clone(),
+    });
+    let metrics = Metrics::register(&registry)?;
+    let app = App::new(Parts { gateway, config: config.server, registry, metrics, ambient: Ambient::default() });
+    announce(&listeners)?;
+    let server = Server::start(&app, listeners);
+    drop(app);
+
+    let lost = tokio::select! {
+        () = stop.asked() => None,
+        lost = opened.ended() => Some(lost),
+    };
+    tracing::info!("stopping");
+    let hurry = CancellationToken::new();
+    if lost.is_some() {
+        hurry.cancel();
+    }
+    let mut ended = pin!(server.shut_down(hurry.clone()));
+    let ended = tokio::select! {
+        ended = &mut ended => ended,
+        () = stop.asked() => {
+            tracing::info!("hurrying");
+            hurry.cancel();
+            ended.await
+        }
+    };
+    shutdown.cancel();
+    tracker.close();
+    let settled = timeout(SETTLE, tracker.wait()).await.is_ok();
+    tracing::info!(?ended, settled, "stopped");
+    match lost {
+        Some(lost) => Err(lost),
+        None => opened.close().await,
+    }
+}
+
+/// Runs a store alone.
+pub(crate) async fn store_alone(config: StoreAlone) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let exposure = store::exposure(config.listen, config.token_file.as_deref())?;
+    let store = store::start(&config.data, Some(exposure)).await?;
+    let address = store.exposed_addr().context("the store is not exposed")?;
+    writeln!(std::io::stdout(), "listening on http://{address}")?;
+    tokio::select! {
+        () = stop.asked() => store.shutdown().await.context("the store was not closed properly"),
+        end = store.closed() => Err(store::lost(end)),
+    }
+}
+
+async fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "whoever can reach this address can read and write every stream");
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Tells where it listens, one line each that scripts can read, and how to try it.
+fn announce(listeners: &[TcpListener]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for listener in listeners {
+        writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+    }
+    if let Some(first) = listeners.first() {
+        let url = format!("http://{}/v1/stream/hello", first.local_addr()?);
+        writeln!(out, "\ntry it:")?;
+        writeln!(out, "  curl -X PUT {url} -H 'Content-Type: text/plain' -d 'hello, '")?;
+        writeln!(out, "  curl -X POST {url} -H 'Content-Type: text/plain' -d 'world'")?;
+        writeln!(out, "  curl {url}")?;
+        writeln!(out, "  curl -N '{url}?offset=-1&live=sse'")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Where settings come from: flags, the environment, one file. All three have the same names; a flag wins over the
+//! environment, which wins over the file.
+//!
+//! Reading is apart from deciding: everything here works on text that was read before, so tests touch no environment.
+//!
+//! Some settings choose between things that exclude each other, such as a store in memory or in a directory. Two of
+//! them in one place are an error; in two places the stronger place has chosen, and what the weaker one says about it
+//! does not count.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{Args, Command, ValueEnum};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+/// What variables of the environment start with.
+pub(crate) const ENV_PREFIX: &str = "TAILWATER_";
+/// Names the file; itself no setting, because a file cannot name itself.
+pub(crate) const CONFIG_ENV: &str = "TAILWATER_CONFIG";
+
+/// The settings of `serve` and `dev`, as far as they are given somewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct ServeSettings {
+    /// Where to listen for clients; repeat it for more [default: 127.0.0.1:4437]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<Vec<SocketAddr>>,
+    /// Keep the data in memory: it is gone with the process
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) memory: Option<bool>,
+    /// Keep the data in this directory [default: ./tailwater-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Use the S2 store at this address, instead of one inside the process
+    #[arg(long, value_name = "URL")]
+    pub(crate) s2_endpoint: Option<String>,
+    /// Show the S2 API of the store inside the process to others, here
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) s2_listen: Option<SocketAddr>,
+    /// The file that holds the token which the store at --s2-endpoint wants, or which clients of --s2-listen must send
+    #[arg(long, value_name = "FILE")]
+    pub(crate) s2_token_file: Option<PathBuf>,
+    /// Put all projects into this basin
+    #[arg(long, value_name = "NAME")]
+    pub(crate) basin: Option<String>,
+    /// Give each project a basin of its own, whose name starts so [default: tailwater]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) basin_prefix: Option<String>,
+    /// Serve this project only: the whole path is then the name of a stream
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) single_project: Option<String>,
+    /// How long a long-poll waits [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) long_poll_timeout: Option<Span>,
+    /// How long a response of Server-Sent Events lasts, give or take a tenth [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) sse_lifetime: Option<Span>,
+    /// How long a stream's read session outlives its last live reader [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) linger: Option<Span>,
+    /// Over how long live responses are ended when the process is told to stop [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) drain: Option<Span>,
+    /// The largest body of a request [default: 8MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_body: Option<Size>,
+    /// What clients know the gateway by, where a proxy stands in front of it
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// How the log looks [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged, such as `info` or `warn,tailwater_server=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// The settings of `store`, as far as they are given somewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct StoreSettings {
+    /// Where to listen for S2 clients [default: 127.0.0.1:4438]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Keep the data in memory: it is gone with the process
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) memory: Option<bool>,
+    /// Keep the data in this directory [default: ./tailwater-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The file that holds the token which clients must send; needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// How the log looks [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged, such as `info` or `warn,tailwater_s2=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// Everything that says something about settings, read but not judged.
+#[derive(Debug, Default)]
+pub(crate) struct Sources<S> {
+    /// What the command line says.
+    pub(crate) flags: S,
+    /// The variables that start with [`ENV_PREFIX`].
+    pub(crate) env: BTreeMap<String, String>,
+    /// The name and the text of the file.
+    pub(crate) file: Option<(PathBuf, String)>,
+}
+
+/// Settings that can be layered.
+pub(crate) trait Layer: Args + DeserializeOwned + Default {
+    /// These settings, and where they say nothing, those of a weaker place.
+    fn or(self, weaker: Self) -> Self;
+
+    /// What contradicts itself within one place.
+    fn contradiction(&self) -> Option<&'static str>;
+}
+
+/// A length of time such as `500ms` or `1m 30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// A number of bytes such as `8MiB` or `500kB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Size(pub(crate) u64);
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The file is malformed, or holds an unknown key.
+    #[error("{}: {fault}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A variable is malformed.
+    #[error("{variable}: {fault}")]
+    Env {
+        /// The variable.
+        variable: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// One place says two things that exclude each other.
+    #[error("{place}: {fault}")]
+    Contradiction {
+        /// Which place.
+        place: &'static str,
+        /// What is wrong.
+        fault: &'static str,
+    },
+}
+
+impl<S: Layer> Sources<S> {
+    /// One set of settings, the strongest word on each; and the variables that name none. Those are no error: clusters
+    /// put variables of their own there, named after whatever else runs.
+    pub(crate) fn resolve(self) -> Result<(S, Vec<String>), SettingsError> {
+        let (env, unknown) = from_env::<S>(&self.env)?;
+        let file = match &self.file {
+            None => S::default(),
+            Some((path, text)) => toml::from_str(text)
+                .map_err(|fault| SettingsError::File { path: path.clone(), fault: fault.to_string() })?,
+        };
+        for (place, settings) in [("flags", &self.flags), ("environment", &env), ("file", &file)] {
+            if let Some(fault) = settings.contradiction() {
+                return Err(SettingsError::Contradiction { place, fault });
+            }
+        }
+        Ok((self.flags.or(env).or(file), unknown))
+    }
+}
+
+impl Layer for ServeSettings {
+    fn or(self, weaker: Self) -> Self {
+        let weaker = match self.names_store() {
+            true => Self { memory: None, data_dir: None, s2_endpoint: None, ..weaker },
+            false => weaker,
+        };
+        let weaker = match self.basin.is_some() || self.basin_prefix.is_some() {
+            true => Self { basin: None, basin_prefix: None, ..weaker },
+            false => weaker,
+        };
+        Self {
+            listen: self.listen.or(weaker.listen),
+            memory: self.memory.or(weaker.memory),
+            data_dir: self.data_dir.or(weaker.data_dir),
+            s2_endpoint: self.s2_endpoint.or(weaker.s2_endpoint),
+            s2_listen: self.s2_listen.or(weaker.s2_listen),
+            s2_token_file: self.s2_token_file.or(weaker.s2_token_file),
+            basin: self.basin.or(weaker.basin),
+            basin_prefix: self.basin_prefix.or(weaker.basin_prefix),
+            single_project: self.single_project.or(weaker.single_project),
+            long_poll_timeout: self.long_poll_timeout.or(weaker.long_poll_timeout),
+            sse_lifetime: self.sse_lifetime.or(weaker.sse_lifetime),
+            linger: self.linger.or(weaker.linger),
+            drain: self.drain.or(weaker.drain),
+            max_body: self.max_body.or(weaker.max_body),
+            public_url: self.public_url.or(weaker.public_url),
+            log_format: self.log_format.or(weaker.log_format),
+            log: self.log.or(weaker.log),
+        }
+    }
+
+    fn contradiction(&self) -> Option<&'static str> {
+        let stores = [self.memory == Some(true), self.data_dir.is_some(), self.s2_endpoint.is_some()];
+        if stores.into_iter().filter(|named| *named).count() > 1 {
+            return Some("memory, data-dir and s2-endpoint exclude each other: there is one store");
+        }
+        (self.basin.is_some() && self.basin_prefix.is_some())
+            .then_some("basin and basin-prefix exclude each other: projects share a basin or have their own")
+    }
+}
+
+impl ServeSettings {
+    fn names_store(&self) -> bool {
+        self.memory == Some(true) || self.data_dir.is_some() || self.s2_endpoint.is_some()
+    }
+}
+
+impl Layer for StoreSettings {
+    fn or(self, weaker: Self) -> Self {
+        let named = self.memory == Some(true) || self.data_dir.is_some();
+        let weaker = if named { Self { memory: None, data_dir: None, ..weaker } } else { weaker };
+        Self {
+            listen: self.listen.or(weaker.listen),
+            memory: self.memory.or(weaker.memory),
+            data_dir: self.data_dir.or(weaker.data_dir),
+            token_file: self.token_file.or(weaker.token_file),
+            log_format: self.log_format.or(weaker.log_format),
+            log: self.log.or(weaker.log),
+        }
+    }
+
+    fn contradiction(&self) -> Option<&'static str> {
+        (self.memory == Some(true) && self.data_dir.is_some())
+            .then_some("memory and data-dir exclude each other: there is one store")
+    }
+}
+
+/// The settings that variables name, each judged alone so that an error can say which.
+fn from_env<S: Layer>(env: &BTreeMap<String, String>) -> Result<(S, Vec<String>), SettingsError> {
+    let command = S::augment_args(Command::new("settings"));
+    let mut settings = S::default();
+    let mut unknown = Vec::new();
+    for (variable, text) in env.iter().filter(|(variable, _)| *variable != CONFIG_ENV) {
+        let name = variable.trim_start_matches(ENV_PREFIX).to_ascii_lowercase().replace('_', "-");
+        let Some(arg) = command.get_arguments().find(|arg| arg.get_long() == Some(&name)) else {
+            unknown.push(variable.clone());
+            continue;
+        };
+        let table = Table::from_iter([(name, value_of(text, arg))]);
+        let one = S::deserialize(Value::Table(table)).map_err(|fault| SettingsError::Env {
+            variable: variable.clone(),
+            // What follows says where in a file it stands.
+            fault: fault.message().to_owned(),
+        })?;
+        settings = settings.or(one);
+    }
+    Ok((settings, unknown))
+}
+
+/// A variable's text, as a file would have it.
+fn value_of(text: &str, arg: &clap::Arg) -> Value {
+    let is_list = matches!(arg.get_action(), clap::ArgAction::Append);
+    // What needs no value on the command line is a yes or no.
+    let is_switch = arg.is_require_equals_set();
+    match text {
+        "true" | "1" if is_switch => Value::Boolean(true),
+        "false" | "0" if is_switch => Value::Boolean(false),
+        text if is_list => Value::Array(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect()),
+        text => Value::String(text.to_owned()),
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("`{text}` is no length of time such as 500ms or 30s"))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size: ByteSize = text.parse().map_err(|_| format!("`{text}` is no number of bytes such as 8MiB"))?;
+        Ok(Self(size.as_u64()))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match whole.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Size> for String {
+    fn from(size: Size) -> Self {
+        size.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(flags: ServeSettings, env: &[(&str, &str)], file: &str) -> Sources<ServeSettings> {
+        let env = env.iter().map(|(variable, text)| ((*variable).to_owned(), (*text).to_owned())).collect();
+        Sources { flags, env, file: Some(("t.toml".into(), file.to_owned())) }
+    }
+
+    fn resolved(flags: ServeSettings, env: &[(&str, &str)], file: &str) -> ServeSettings {
+        sources(flags, env, file).resolve().unwrap().0
+    }
+
+    fn refused(flags: ServeSettings, env: &[(&str, &str)], file: &str) -> String {
+        sources(flags, env, file).resolve().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+        let span = |seconds| Some(Span(Duration::from_secs(seconds)));
+        let flags = ServeSettings { linger: span(1), ..ServeSettings::default() };
+        let env = [("TAILWATER_LINGER", "2s"), ("TAILWATER_DRAIN", "2s")];
+        let file = "linger = '3s'\ndrain = '3s'\nsse-lifetime = '3s'";
+        let settings = resolved(flags, &env, file);
+        assert_eq!((settings.linger, settings.drain, settings.sse_lifetime), (span(1), span(2), span(3)));
+    }
+
+    #[test]
+    fn the_three_places_spell_the_same_settings() {
+        let file = "listen = ['127.0.0.1:1', '[::1]:2']\nmemory = true\nmax-body = '2MiB'\nlog-format = 'json'";
+        let env = [
+            ("TAILWATER_LISTEN", "127.0.0.1:1, [::1]:2"),
+            ("TAILWATER_MEMORY", "1"),
+            ("TAILWATER_MAX_BODY", "2048KiB"),
+            ("TAILWATER_LOG_FORMAT", "json"),
+        ];
+        let flags = ServeSettings {
+            listen: Some(vec!["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]),
+            memory: Some(true),
+            max_body: Some(Size(2 << 20)),
+            log_format: Some(LogFormat::Json),
+            ..ServeSettings::default()
+        };
+        assert_eq!(resolved(ServeSettings::default(), &[], file), flags);
+        assert_eq!(resolved(ServeSettings::default(), &env, ""), flags);
+        assert_eq!(toml::from_str::<ServeSettings>(&toml::to_string(&flags).unwrap()), Ok(flags));
+    }
+
+    #[test]
+    fn a_stronger_place_chooses_the_store_alone() {
+        let file = "data-dir = 'd'\nbasin = 'shared-basin'";
+        let settings = resolved(ServeSettings::default(), &[("TAILWATER_MEMORY", "true")], file);
+        assert_eq!((settings.memory, settings.data_dir), (Some(true), None));
+        let flags = ServeSettings { basin_prefix: Some("prefix".to_owned()), ..ServeSettings::default() };
+        let settings = resolved(flags, &[], file);
+        assert_eq!((settings.basin, settings.data_dir), (None, Some("d".into())));
+    }
+
+    #[test]
+    fn what_contradicts_itself_or_is_unknown_is_refused_with_its_place() {
+        let none = ServeSettings::default;
+        let both = ServeSettings { memory: Some(true), data_dir: Some("d".into()), ..none() };
+        assert!(refused(both, &[], "").starts_with("flags: memory, data-dir"));
+        assert!(refused(none(), &[], "basin = 'a'\nbasin-prefix = 'b'").starts_with("file: basin and"));
+        assert!(refused(none(), &[], "lingre = '1s'").contains("lingre"));
+        assert!(refused(none(), &[], "linger = 5").starts_with("t.toml: "));
+        assert!(refused(none(), &[("TAILWATER_LINGER", "soon")], "").starts_with("TAILWATER_LINGER: "));
+        assert!(refused(none(), &[("TAILWATER_LISTEN", "nowhere")], "").starts_with("TAILWATER_LISTEN: "));
+    }
+
+    #[test]
+    fn a_variable_that_names_no_setting_is_reported_and_no_error() {
+        let env = [("TAILWATER_PORT", "tcp://10.0.0.1:80"), ("TAILWATER_CONFIG", "t.toml"), ("TAILWATER_LINGER", "1s")];
+        let (_, unknown) = sources(ServeSettings::default(), &env, "").resolve().unwrap();
+        assert_eq!(unknown, ["TAILWATER_PORT"]);
+    }
+
+    #[test]
+    fn sizes_and_times_are_shown_as_they_are_written() {
+        for text in ["8MiB", "1GiB", "1000B", "0B"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        for text in ["500ms", "30s", "1m 30s"] {
+            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+        assert!("8 parsecs".parse::<Size>().is_err() && "later".parse::<Span>().is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! What all handlers share.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus::Registry;
+use tailwater_fanout::Gateway;
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    body::Limits,
+    config::{Config, READINESS_TIMEOUT, READINESS_TTL},
+    drain::Drain,
+    metrics::Metrics,
+};
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// Where requests go.
+    pub gateway: Gateway,
+    /// The settings.
+    pub config: Config,
+    /// What `/metrics` shows.
+    pub registry: Registry,
+    /// What this crate counts; registered in `registry` or elsewhere.
+    pub metrics: Metrics,
+    /// The clock and the dice.
+    pub ambient: Ambient,
+}
+
+/// The clock and the dice: what handlers take from the world. Tests bring their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Ambient {
+    /// Milliseconds since the Unix epoch, for cursors and for `Cache-Control`.
+    pub now_ms: fn() -> u64,
+    /// Any number, for jitter.
+    pub random: fn() -> u64,
+}
+
+/// The handlers' state; a cheap clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// What the clones of an [`App`] share.
+pub struct Shared {
+    pub(crate) gateway: Gateway,
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+    pub(crate) ambient: Ambient,
+    pub(crate) drain: Drain,
+    pub(crate) bodies: Limits,
+    pub(crate) readiness: Readiness,
+}
+
+/// Whether the store answers; asked at most once in a while, however many ask here.
+#[derive(Default)]
+pub(crate) struct Readiness(Mutex<Option<(Instant, bool)>>);
+
+impl App {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { gateway, config, registry, metrics, ambient } = parts;
+        let drain = Drain::new(config.drain);
+        let bodies = Limits::new(&config);
+        let readiness = Readiness::default();
+        Self(Arc::new(Shared { gateway, config, registry, metrics, ambient, drain, bodies, readiness }))
+    }
+
+    /// What ends its live responses.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.0.drain
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Default for Ambient {
+    /// The system's clock and the thread's random numbers.
+    fn default() -> Self {
+        Self { now_ms: system_ms, random: rand::random::<u64> }
+    }
+}
+
+impl Ambient {
+    pub(crate) fn now(self) -> u64 {
+        (self.now_ms)()
+    }
+
+    /// A share between 0 and 1, 1 excluded.
+    pub(crate) fn share(self) -> f64 {
+        let thousandths = u16::try_from((self.random)() % 1000).expect("a number below 1000 is below 65536");
+        f64::from(thousandths) / 1000.0
+    }
+
+    /// A duration between two.
+    pub(crate) fn between(self, least: Duration, most: Duration) -> Duration {
+        least + most.saturating_sub(least).mul_f64(self.share())
+    }
+}
+
+impl Readiness {
+    pub(crate) async fn store_answers(&self, gateway: &Gateway) -> bool {
+        let mut last = self.0.lock().await;
+        if let Some((at, answered)) = *last
+            && at.elapsed() < READINESS_TTL
+        {
+            return answered;
+        }
+        let answered = gateway.ready(READINESS_TIMEOUT).await.is_ok();
+        *last = Some((Instant::now(), answered));
+        answered
+    }
+}
+
+fn system_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

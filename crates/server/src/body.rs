@@ -1,0 +1,213 @@
+//! Request bodies, bounded in size, time and number.
+//!
+//! A client that is refused in the middle of its body often never reads why: it writes on, meets a closed connection,
+//! and reports that. So what is too large is taken in and thrown away, within bounds, before it is refused; but not
+//! where the client asked first (`Expect: 100-continue`), because then it has not begun.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::config::{Config, WHOLE_BODY_TIMEOUT};
+
+/// The unit in which memory for bodies is handed out.
+const UNIT: usize = 1024;
+/// How much of a body that is too large is thrown away before the refusal.
+const MAX_DISCARD: usize = 64 * 1024 * 1024;
+/// For how long it is thrown away.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much, and for how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    max: usize,
+    idle: Duration,
+    budget: Arc<Semaphore>,
+}
+
+/// A body, and its share of the budget for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: Bytes,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It is larger than it may be.
+    #[error("a body has at most {max} bytes")]
+    TooLarge {
+        /// The limit.
+        max: usize,
+    },
+    /// It is encoded.
+    #[error("a body must not be encoded: send it without content-encoding")]
+    Encoded,
+    /// It stood still, or never ended.
+    #[error("the body did not arrive in time")]
+    TimedOut,
+    /// It broke off, or its framing is wrong.
+    #[error("the body broke off")]
+    Broken,
+    /// All bodies together are as large as they may be.
+    #[error("the gateway holds as many bytes of bodies as it may")]
+    OverBudget,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        let units = (config.body_budget / UNIT).min(Semaphore::MAX_PERMITS);
+        Self { max: config.max_body, idle: config.body_timeout, budget: Arc::new(Semaphore::new(units)) }
+    }
+
+    /// Takes a body in.
+    pub(crate) async fn receive(&self, headers: &HeaderMap, body: Body) -> Result<Received, BodyError> {
+        if is_encoded(headers) {
+            return Err(BodyError::Encoded);
+        }
+        if body.size_hint().lower() > self.max as u64 {
+            if !headers.contains_key(header::EXPECT) {
+                discard(body).await;
+            }
+            return Err(BodyError::TooLarge { max: self.max });
+        }
+        timeout(WHOLE_BODY_TIMEOUT, self.collect(body)).await.unwrap_or(Err(BodyError::TimedOut))
+    }
+
+    async fn collect(&self, mut body: Body) -> Result<Received, BodyError> {
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        let mut share: Option<OwnedSemaphorePermit> = None;
+        loop {
+            let frame = timeout(self.idle, body.frame()).await.map_err(|_| BodyError::TimedOut)?;
+            let Some(frame) = frame else { break };
+            // What is not data is trailers, which the protocol does not use.
+            let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+            if first.len() + rest.len() + data.len() > self.max {
+                discard(body).await;
+                return Err(BodyError::TooLarge { max: self.max });
+            }
+            self.take(&mut share, data.len())?;
+            if first.is_empty() {
+                first = data;
+            } else {
+                rest.extend_from_slice(&data);
+            }
+        }
+        let bytes = if rest.is_empty() { first } else { joined(&first, &rest) };
+        Ok(Received { bytes, _share: share })
+    }
+
+    fn take(&self, share: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), BodyError> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| BodyError::OverBudget)?;
+        let more = Arc::clone(&self.budget).try_acquire_many_owned(units).map_err(|_| BodyError::OverBudget)?;
+        match share {
+            Some(share) => share.merge(more),
+            None => *share = Some(more),
+        }
+        Ok(())
+    }
+}
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let identity = |value: &http::HeaderValue| value.is_empty() || value.as_bytes().eq_ignore_ascii_case(b"identity");
+    !headers.get_all(header::CONTENT_ENCODING).iter().all(identity)
+}
+
+fn joined(first: &[u8], rest: &[u8]) -> Bytes {
+    let mut whole = Vec::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(first);
+    whole.extend_from_slice(rest);
+    whole.into()
+}
+
+async fn discard(mut body: Body) {
+    let deadline = Instant::now() + DISCARD_TIMEOUT;
+    let mut left = MAX_DISCARD;
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(less) => left = less,
+            None => break,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn limits(max: usize, budget: usize) -> Limits {
+        Limits::new(&Config { max_body: max, body_budget: budget, ..Config::default() })
+    }
+
+    fn chunks(chunks: &[&'static [u8]]) -> Body {
+        let frames: Vec<_> = chunks.iter().map(|chunk| Ok::<_, Infallible>(Bytes::from_static(chunk))).collect();
+        Body::from_stream(stream::iter(frames))
+    }
+
+    async fn receive(limits: &Limits, body: Body) -> Result<Bytes, BodyError> {
+        limits.receive(&HeaderMap::new(), body).await.map(|received| received.bytes)
+    }
+
+    #[tokio::test]
+    async fn a_body_is_taken_up_to_the_limit_however_it_is_cut() {
+        let limits = limits(6, 1 << 20);
+        let whole = Ok(Bytes::from_static(b"abcdef"));
+        assert_eq!(receive(&limits, Body::from("abcdef")).await, whole);
+        assert_eq!(receive(&limits, chunks(&[b"a", b"", b"bcd", b"ef"])).await, whole);
+        assert_eq!(receive(&limits, chunks(&[])).await, Ok(Bytes::new()));
+        let too_large = Err(BodyError::TooLarge { max: 6 });
+        assert_eq!(receive(&limits, Body::from("abcdefg")).await, too_large);
+        assert_eq!(receive(&limits, chunks(&[b"abc", b"def", b"g"])).await, too_large);
+    }
+
+    #[tokio::test]
+    async fn an_encoded_body_is_refused_and_identity_is_none() {
+        let limits = limits(6, 1 << 20);
+        for (value, encoded) in [("gzip", true), ("Identity", false), ("", false), ("identity, br", true)] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]);
+            let received = limits.receive(&headers, Body::from("a")).await;
+            assert_eq!(matches!(received, Err(BodyError::Encoded)), encoded, "{value}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_given_up() {
+        let frames = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"a")) });
+        let body = Body::from_stream(stream::StreamExt::chain(frames, stream::pending()));
+        let began = Instant::now();
+        assert_eq!(receive(&limits(6, 1 << 20), body).await, Err(BodyError::TimedOut));
+        assert_eq!(began.elapsed(), Config::default().body_timeout);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_stay_within_the_budget() {
+        let limits = limits(2 * UNIT, 3 * UNIT);
+        let body = || Body::from(vec![0_u8; 2 * UNIT]);
+        let held = limits.receive(&HeaderMap::new(), body()).await.unwrap();
+        assert_eq!(receive(&limits, body()).await, Err(BodyError::OverBudget));
+        drop(held);
+        assert!(receive(&limits, body()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_no_body() {
+        let frames = [Ok(Bytes::from_static(b"a")), Err(std::io::Error::other("cut"))];
+        let body = Body::from_stream(stream::iter(frames));
+        assert_eq!(receive(&limits(6, 1 << 20), body).await, Err(BodyError::Broken));
+    }
+}

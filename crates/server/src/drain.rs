@@ -1,0 +1,147 @@
+//! The end of live responses when the process ends.
+//!
+//! A process that is told to stop reports unready first, takes no new live readers, and ends those that it has, each at a
+//! moment of its own within the drain window, so that the processes that take over do not meet them all at once. What
+//! is not live is served as ever until connections close.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+/// Shared by all live responses; a cheap clone.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    window: Duration,
+    began_at: Arc<OnceLock<Instant>>,
+    begun: CancellationToken,
+    hurried: CancellationToken,
+    live: TaskTracker,
+}
+
+/// A live response's place in the drain.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    drain: Drain,
+    /// Where in the window it ends, from 0 to 1.
+    share: f64,
+    _alive: TaskTrackerToken,
+}
+
+/// The gateway takes no new live readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the gateway is shutting down")]
+pub struct Draining;
+
+impl Drain {
+    /// A drain that spreads the ends of live responses over `window`.
+    #[must_use]
+    pub fn new(window: Duration) -> Self {
+        Self {
+            window,
+            began_at: Arc::default(),
+            begun: CancellationToken::new(),
+            hurried: CancellationToken::new(),
+            live: TaskTracker::new(),
+        }
+    }
+
+    /// Begins. What begins twice goes on.
+    pub fn begin(&self) {
+        self.began_at.get_or_init(Instant::now);
+        self.begun.cancel();
+    }
+
+    /// Ends all live responses now.
+    pub fn hurry(&self) {
+        self.begin();
+        self.hurried.cancel();
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Waits until no live response is left, or the window is over.
+    pub async fn ended(&self) {
+        self.begun.cancelled().await;
+        self.live.close();
+        tokio::select! {
+            () = self.live.wait() => {}
+            () = sleep_until(self.at(1.0)) => {}
+        }
+    }
+
+    /// Lets a live response in. `share` is where in the window it is to end.
+    pub(crate) fn enter(&self, share: f64) -> Result<Turn, Draining> {
+        if self.has_begun() {
+            return Err(Draining);
+        }
+        Ok(Turn { drain: self.clone(), share, _alive: self.live.token() })
+    }
+
+    fn at(&self, share: f64) -> Instant {
+        *self.began_at.get_or_init(Instant::now) + self.window.mul_f64(share)
+    }
+}
+
+impl Turn {
+    /// Waits until the response has to end. Cancel safe.
+    pub(crate) async fn comes(&self) {
+        self.drain.begun.cancelled().await;
+        tokio::select! {
+            () = sleep_until(self.drain.at(self.share)) => {}
+            () = self.drain.hurried.cancelled() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn live_responses_end_where_in_the_window_their_share_says() {
+        let drain = Drain::new(WINDOW);
+        let turns = [0.0, 0.5, 0.9].map(|share| drain.enter(share).unwrap());
+        let began = Instant::now();
+        drain.begin();
+        for (turn, seconds) in turns.into_iter().zip([0, 5, 9]) {
+            turn.comes().await;
+            assert_eq!(began.elapsed().as_secs(), seconds);
+        }
+        drain.ended().await;
+        assert_eq!(began.elapsed().as_secs(), 9, "it does not wait for a window in which nobody is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_with_its_window_whoever_stays() {
+        let drain = Drain::new(WINDOW);
+        let _stays = drain.enter(0.5).unwrap();
+        let began = Instant::now();
+        drain.begin();
+        drain.ended().await;
+        assert_eq!(began.elapsed(), WINDOW);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_enters_once_it_has_begun_and_a_hurried_one_ends_at_once() {
+        let drain = Drain::new(WINDOW);
+        let turn = drain.enter(0.9).unwrap();
+        drain.hurry();
+        assert_eq!(drain.enter(0.1).unwrap_err(), Draining);
+        let began = Instant::now();
+        turn.comes().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

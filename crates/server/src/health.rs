@@ -1,0 +1,46 @@
+//! What orchestrators and monitors ask.
+
+use axum::{extract::State, response::Response};
+use http::{HeaderValue, StatusCode, header};
+use prometheus::{TEXT_FORMAT, TextEncoder};
+
+use crate::{app::App, drain::Draining, problem::Problem};
+
+/// The process runs. It says nothing about the store: to restart the process would not mend that.
+pub(crate) async fn live() -> Response {
+    text(StatusCode::OK, "ok\n".to_owned())
+}
+
+/// New requests are welcome: the store answers, and the process is not about to end.
+pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
+    if app.drain.has_begun() {
+        return Err(Draining.into());
+    }
+    match app.readiness.store_answers(&app.gateway).await {
+        true => Ok(text(StatusCode::OK, "ready\n".to_owned())),
+        false => Err(Problem::store_silent()),
+    }
+}
+
+/// The metrics, as Prometheus reads them.
+pub(crate) async fn metrics(State(app): State<App>) -> Response {
+    match TextEncoder::new().encode_to_string(&app.registry.gather()) {
+        Ok(encoded) => {
+            let mut response = text(StatusCode::OK, encoded);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be encoded");
+            text(StatusCode::INTERNAL_SERVER_ERROR, String::new())
+        }
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,64 @@
+//! The HTTP surface of the gateway: the Durable Streams protocol over [`tailwater_fanout::Gateway`].
+//!
+//! A request is parsed into types (`tailwater-protocol`), handed to the gateway, and what comes back is spelled as
+//! HTTP. Nothing here knows a log, a store, or an actor; nothing here keeps state about a stream.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`app`] | what all handlers share |
+//! | [`config`] | the settings |
+//! | `routes` | which path and method goes where |
+//! | `request` | headers and paths, read into types |
+//! | `body` | request bodies, bounded in size, time and number |
+//! | `answer` | headers and bodies of responses |
+//! | `create`, `append`, `read`, `long_poll`, `sse` | the operations |
+//! | `feed` | what one reader of Server-Sent Events is sent, without I/O |
+//! | `event_source` | what a plain `EventSource` gets instead of a refusal |
+//! | `location` | absolute URLs of streams |
+//! | [`problem`] | errors to HTTP; the table of codes |
+//! | `cors` | headers that every response has |
+//! | `health` | liveness, readiness, metrics |
+//! | [`metrics`] | what is counted |
+//! | [`drain`] | the end of live responses when the process ends |
+//! | [`listen`] | sockets, connections, shutdown |
+//! | `stall` | connections that take nothing any more |
+//!
+//! # Invariants
+//!
+//! - Every response, errors included, has the security and CORS headers, and every error is a problem body with a code
+//!   of the table.
+//! - What an error's cause says goes to the log, never to the client.
+//! - A body, the number of bytes in all bodies, a wait, a connection's silence and the number of connections are bounded.
+//! - A reader of Server-Sent Events is sent every message once and in order; a control event that says `upToDate` is
+//!   true when it is written.
+//! - Every accepted reader ends in exactly one counted way.
+
+mod answer;
+pub mod app;
+mod append;
+mod body;
+pub mod config;
+mod cors;
+mod create;
+pub mod drain;
+mod event_source;
+mod feed;
+mod health;
+pub mod listen;
+mod location;
+mod long_poll;
+pub mod metrics;
+pub mod problem;
+mod read;
+mod request;
+mod routes;
+mod sse;
+mod stall;
+
+pub use app::{Ambient, App, Parts};
+pub use config::{Config, PublicUrl};
+pub use drain::Drain;
+pub use listen::{Ended, Server};
+pub use metrics::Metrics;
+pub use problem::Problem;
+pub use routes::router;

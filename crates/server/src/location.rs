@@ -1,0 +1,81 @@
+//! Absolute URLs of streams, for `Location` (protocol, section 5.1).
+//!
+//! The scheme of a request cannot be seen behind a proxy, and headers that claim it can be forged; who needs another one
+//! than `http` sets the public URL.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
+
+use crate::config::PublicUrl;
+
+/// The address that a connection was accepted at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalAddress(pub(crate) SocketAddr);
+
+/// The URL of what was requested, without its query.
+pub(crate) fn of_request(
+    public: Option<&PublicUrl>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    local: Option<LocalAddress>,
+) -> HeaderValue {
+    let mut url = match (public, authority(uri, headers), local) {
+        (Some(public), _, _) => public.as_str().to_owned(),
+        (None, Some(authority), _) => format!("http://{authority}"),
+        (None, None, Some(LocalAddress(address))) => format!("http://{address}"),
+        (None, None, None) => String::new(),
+    };
+    for byte in uri.path().bytes() {
+        if byte.is_ascii_graphic() {
+            url.push(char::from(byte));
+        } else {
+            // Infallible: a string takes everything.
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    HeaderValue::try_from(url).expect("a URL of printable ASCII is a header value")
+}
+
+/// Whom the client asked: the authority of the URL (HTTP/2, or a proxy's form), or `Host`.
+fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    let asked = match uri.authority() {
+        Some(authority) => authority.clone(),
+        None => headers.get(header::HOST)?.to_str().ok()?.parse().ok()?,
+    };
+    let plain = !asked.host().is_empty() && asked.as_str().is_ascii() && !asked.as_str().contains('@');
+    plain.then_some(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(public: Option<&str>, uri: &str, host: Option<&str>) -> String {
+        let public = public.map(|url| url.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        if let Some(host) = host {
+            headers.insert(header::HOST, host.parse().unwrap());
+        }
+        let local = LocalAddress(([127, 0, 0, 1], 4437).into());
+        let value = of_request(public.as_ref(), &uri.parse().unwrap(), &headers, Some(local));
+        value.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_location_is_the_public_url_or_the_host_or_the_listener() {
+        let table = [
+            (Some("https://a.example/x/"), "/v1/stream/s?q=1", Some("h:1"), "https://a.example/x/v1/stream/s"),
+            (None, "/v1/stream/a%2Fb", Some("localhost:4437"), "http://localhost:4437/v1/stream/a%2Fb"),
+            (None, "/v1/stream/s", Some("[::1]:80"), "http://[::1]:80/v1/stream/s"),
+            (None, "http://h2.example/v1/stream/s", None, "http://h2.example/v1/stream/s"),
+            (None, "/v1/stream/s", None, "http://127.0.0.1:4437/v1/stream/s"),
+            (None, "/v1/stream/s", Some("evil@h"), "http://127.0.0.1:4437/v1/stream/s"),
+            (None, "/v1/stream/s", Some("a b/c"), "http://127.0.0.1:4437/v1/stream/s"),
+            (None, "/v1/stream/é", Some("h"), "http://h/v1/stream/%C3%A9"),
+        ];
+        for (public, uri, host, expected) in table {
+            assert_eq!(location(public, uri, host), expected);
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! Errors to HTTP: the one place (RFC 9457; protocol, section 5).
+//!
+//! Every error response is `application/problem+json` with `type`, `title`, `status`, `code` and `detail`. A code never
+//! changes; a detail may. Beside the codes of malformed requests (`400`, one for each field, see
+//! [`BadRequest::code`]) there are:
+//!
+//! | status | code | further headers |
+//! |---|---|---|
+//! | 400 | `repeated_header`, `unreadable_header` (the member `field` names it), `broken_body` | |
+//! | 400 | `offset_beyond_tail`, `fork_offset_beyond_tail`, `fork_sub_offset_beyond`, `fork_too_deep` | |
+//! | 400 | `new_epoch_not_at_zero` | |
+//! | 403 | `stale_epoch` | `Producer-Epoch`: the current one |
+//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found` | |
+//! | 405 | `method_not_allowed` | `Allow` |
+//! | 408 | `body_timeout` | |
+//! | 409 | `stream_closed` | `Stream-Closed`, `Stream-Next-Offset`: the final one |
+//! | 409 | `producer_gap` | `Producer-Expected-Seq`, `Producer-Received-Seq` |
+//! | 409 | `content_type_mismatch`, `stream_seq_not_greater`, `stream_fenced`, `fork_source_deleted` | |
+//! | 409 | `content_type_conflict`, `lifetime_conflict`, `closed_conflict`, `fork_conflict`, `deleted_conflict` (of a `PUT`) | |
+//! | 410 | `stream_deleted`, `fork_offset_gone` | |
+//! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
+//! | 413 | `body_too_large` | |
+//! | 415 | `content_encoding_not_supported` | |
+//! | 429 | `too_many_producers`, `too_many_forks` | `Retry-After` |
+//! | 500 | `stream_unreadable` | |
+//! | 501 | `reserved_name` | |
+//! | 502 | `store_refused` | |
+//! | 503 | `stream_busy`, `over_capacity`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
+//!
+//! What caused an error is logged here, once, and not sent.
+
+use std::{error::Error, time::Duration};
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+use tailwater_fanout::{ForkError, OpError};
+use tailwater_log::{ConfigField, Misplaced, Refusal};
+use tailwater_protocol::{BadRequest, headers};
+use tailwater_upstream::Fault;
+
+use crate::{body::BodyError, drain::Draining, request::FieldError};
+
+/// On a `410`: the earliest offset that can still be read. An extension.
+pub const STREAM_EARLIEST_OFFSET: &str = "stream-earliest-offset";
+
+/// When to come back, where nobody knows better.
+const SOON: Duration = Duration::from_secs(1);
+/// When to come back where a limit of the stream's state was met: state goes away slowly.
+const LATER: Duration = Duration::from_secs(60);
+
+/// An error response.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    fault: Fault,
+    retryable: bool,
+    headers: HeaderMap,
+    members: Map<String, Value>,
+}
+
+/// What a response says about its problem to whoever counts responses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) code: &'static str,
+    pub(crate) fault: Fault,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: &impl ToString) -> Self {
+        Self {
+            status,
+            code,
+            title,
+            detail: detail.to_string(),
+            fault: Fault::Client,
+            retryable: false,
+            headers: HeaderMap::new(),
+            members: Map::new(),
+        }
+    }
+
+    /// No such path.
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "Not found", &"nothing is served at this path")
+    }
+
+    /// No such method here.
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = "this path does not take this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", &detail)
+            .with(header::ALLOW, allow)
+    }
+
+    /// The store says nothing when it is asked whether it is there.
+    pub(crate) fn store_silent() -> Self {
+        let detail = "the store does not answer";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "Store unavailable", &detail)
+            .blamed_on(Fault::Upstream)
+            .again_after(SOON)
+    }
+
+    /// The stable name of the error.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Whether the same request may succeed in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.retryable
+    }
+
+    fn with(mut self, name: impl Into<HeaderName>, value: &(impl ToString + ?Sized)) -> Self {
+        if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
+            self.headers.insert(name.into(), value);
+        }
+        self
+    }
+
+    fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn blamed_on(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    fn again_after(mut self, wait: Duration) -> Self {
+        self.retryable = true;
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.with(header::RETRY_AFTER, &seconds.max(1))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.members;
+        body.insert("type".to_owned(), format!("urn:tailwater:problem:{}", self.code).into());
+        body.insert("title".to_owned(), self.title.into());
+        body.insert("status".to_owned(), self.status.as_u16().into());
+        body.insert("code".to_owned(), self.code.into());
+        body.insert("detail".to_owned(), self.detail.into());
+        let mut response = Response::new(Value::Object(body).to_string().into());
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        let fixed = response.headers_mut();
+        fixed.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        fixed.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(Counted { code: self.code, fault: self.fault });
+        response
+    }
+}
+
+impl From<BadRequest> for Problem {
+    fn from(error: BadRequest) -> Self {
+        // The protocol's own paths are known and not served, which is not the same as malformed (section 6).
+        if error == BadRequest::ReservedName {
+            return Self::new(StatusCode::NOT_IMPLEMENTED, error.code(), "Not implemented", &error);
+        }
+        Self::new(StatusCode::BAD_REQUEST, error.code(), "Malformed request", &error)
+    }
+}
+
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        let named =
+            |code, name| Self::new(StatusCode::BAD_REQUEST, code, "Malformed request", &error).member("field", name);
+        match error {
+            FieldError::Repeated { name } => named("repeated_header", name),
+            FieldError::NotText { name } => named("unreadable_header", name),
+            FieldError::Bad(bad) => bad.into(),
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let (status, code, title) = match error {
+            BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large"),
+            BodyError::Encoded => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding_not_supported", "Encoding not supported")
+            }
+            BodyError::TimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timeout", "Body too slow"),
+            BodyError::Broken => (StatusCode::BAD_REQUEST, "broken_body", "Malformed request"),
+            BodyError::OverBudget => {
+                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", "Over capacity", &error);
+                return problem.blamed_on(Fault::Gateway).again_after(SOON);
+            }
+        };
+        Self::new(status, code, title, &error)
+    }
+}
+
+impl From<Draining> for Problem {
+    fn from(error: Draining) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "Shutting down", &error)
+            .blamed_on(Fault::Gateway)
+            .again_after(SOON)
+    }
+}
+
+impl From<OpError> for Problem {
+    fn from(error: OpError) -> Self {
+        let fault = error.fault();
+        let unavailable =
+            |code, title| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, &error).blamed_on(fault);
+        match &error {
+            OpError::Refused(refusal) => refused(refusal),
+            OpError::Conflict { field } => conflict(*field),
+            OpError::Misplaced(misplaced) => out_of_place(*misplaced),
+            OpError::Fork(fork) => fork_refused(*fork),
+            OpError::StreamBusy => unavailable("stream_busy", "Stream busy").again_after(SOON),
+            OpError::TooManyStreams => unavailable("over_capacity", "Over capacity").again_after(SOON),
+            OpError::Draining => unavailable("draining", "Shutting down").again_after(SOON),
+            OpError::Unavailable { retry_after, .. } => {
+                log(&error);
+                unavailable("store_unavailable", "Store unavailable").again_after(retry_after.unwrap_or(SOON))
+            }
+            OpError::OutcomeUnknown => {
+                log(&error);
+                unavailable("outcome_unknown", "Outcome unknown").again_after(SOON)
+            }
+            OpError::Unreadable { .. } => {
+                log(&error);
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "stream_unreadable", "Stream unreadable", &error)
+                    .blamed_on(fault)
+            }
+            OpError::StoreRefused { .. } => {
+                log(&error);
+                Self::new(StatusCode::BAD_GATEWAY, "store_refused", "Store refused", &error).blamed_on(fault)
+            }
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> Problem {
+    let problem = |status, code, title| Problem::new(status, code, title, refusal);
+    let conflict = |code, title| problem(StatusCode::CONFLICT, code, title);
+    match refusal {
+        Refusal::NotFound => problem(StatusCode::NOT_FOUND, "stream_not_found", "Stream not found"),
+        Refusal::SoftDeleted => problem(StatusCode::GONE, "stream_deleted", "Stream deleted"),
+        Refusal::Closed { tail } => conflict("stream_closed", "Stream closed")
+            .with(HeaderName::from_static(headers::STREAM_CLOSED), "true")
+            .with(HeaderName::from_static(headers::STREAM_NEXT_OFFSET), tail),
+        Refusal::ContentType { .. } => conflict("content_type_mismatch", "Content type mismatch"),
+        Refusal::StaleEpoch { current } => problem(StatusCode::FORBIDDEN, "stale_epoch", "Stale epoch")
+            .with(HeaderName::from_static(headers::PRODUCER_EPOCH), current),
+        Refusal::EpochStart => problem(StatusCode::BAD_REQUEST, "new_epoch_not_at_zero", "Malformed request"),
+        Refusal::ProducerGap { expected, received } => conflict("producer_gap", "Producer sequence gap")
+            .with(HeaderName::from_static(headers::PRODUCER_EXPECTED_SEQ), expected)
+            .with(HeaderName::from_static(headers::PRODUCER_RECEIVED_SEQ), received),
+        Refusal::TooManyProducers => {
+            problem(StatusCode::TOO_MANY_REQUESTS, "too_many_producers", "Too many producers").again_after(LATER)
+        }
+        Refusal::StreamSeq => conflict("stream_seq_not_greater", "Sequence regression"),
+        Refusal::Fenced => conflict("stream_fenced", "Stream fenced"),
+        Refusal::TooManyForks => {
+            problem(StatusCode::TOO_MANY_REQUESTS, "too_many_forks", "Too many forks").again_after(LATER)
+        }
+    }
+}
+
+fn conflict(field: ConfigField) -> Problem {
+    let (code, detail) = match field {
+        ConfigField::ContentType => ("content_type_conflict", "the stream exists with another content type"),
+        ConfigField::Lifetime => ("lifetime_conflict", "the stream exists with another ttl or expiry"),
+        ConfigField::Closed => ("closed_conflict", "the stream exists and is closed or open, unlike the request"),
+        ConfigField::Fork => ("fork_conflict", "the stream exists and was forked elsewhere or not at all"),
+        ConfigField::SoftDeleted => ("deleted_conflict", "the stream is deleted and kept for its forks"),
+    };
+    Problem::new(StatusCode::CONFLICT, code, "Stream exists", &detail)
+}
+
+fn out_of_place(misplaced: Misplaced) -> Problem {
+    match misplaced {
+        Misplaced::Beyond => {
+            Problem::new(StatusCode::BAD_REQUEST, "offset_beyond_tail", "Offset beyond tail", &misplaced)
+        }
+        Misplaced::Gone { earliest } => Problem::new(StatusCode::GONE, "offset_gone", "Offset gone", &misplaced)
+            .with(HeaderName::from_static(STREAM_EARLIEST_OFFSET), &earliest)
+            .member("earliestOffset", earliest.to_string()),
+    }
+}
+
+fn fork_refused(fork: ForkError) -> Problem {
+    let (status, code, title) = match fork {
+        ForkError::SourceNotFound => (StatusCode::NOT_FOUND, "fork_source_not_found", "Source not found"),
+        ForkError::SourceDeleted => (StatusCode::CONFLICT, "fork_source_deleted", "Source deleted"),
+        ForkError::OffsetBeyond => (StatusCode::BAD_REQUEST, "fork_offset_beyond_tail", "Fork offset beyond tail"),
+        ForkError::OffsetGone => (StatusCode::GONE, "fork_offset_gone", "Fork offset gone"),
+        ForkError::SubOffset => (StatusCode::BAD_REQUEST, "fork_sub_offset_beyond", "Fork sub-offset beyond data"),
+        ForkError::TooDeep => (StatusCode::BAD_REQUEST, "fork_too_deep", "Forks nested too deep"),
+    };
+    Problem::new(status, code, title, &fork)
+}
+
+fn log(error: &OpError) {
+    let mut causes = Vec::new();
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        causes.push(found.to_string());
+        cause = found.source();
+    }
+    tracing::warn!(%error, causes = causes.join(": "), "a request failed");
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tailwater_protocol::Offset;
+
+    use super::*;
+
+    const AT: Offset = Offset { birth: 7, seq: 9 };
+
+    async fn shown(problem: impl Into<Problem>) -> (u16, Value, HeaderMap) {
+        let response = problem.into().into_response();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (parts.status.as_u16(), serde_json::from_slice(&body).unwrap(), parts.headers)
+    }
+
+    fn all_op_errors() -> Vec<(OpError, u16)> {
+        let mut all = vec![
+            (Refusal::NotFound.into(), 404),
+            (Refusal::SoftDeleted.into(), 410),
+            (Refusal::Closed { tail: AT }.into(), 409),
+            (Refusal::ContentType { actual: "text/plain".to_owned() }.into(), 409),
+            (Refusal::StaleEpoch { current: 3 }.into(), 403),
+            (Refusal::EpochStart.into(), 400),
+            (Refusal::ProducerGap { expected: 1, received: 2 }.into(), 409),
+            (Refusal::TooManyProducers.into(), 429),
+            (Refusal::StreamSeq.into(), 409),
+            (Refusal::Fenced.into(), 409),
+            (Refusal::TooManyForks.into(), 429),
+            (Misplaced::Beyond.into(), 400),
+            (Misplaced::Gone { earliest: AT }.into(), 410),
+            (ForkError::SourceNotFound.into(), 404),
+            (ForkError::SourceDeleted.into(), 409),
+            (ForkError::OffsetBeyond.into(), 400),
+            (ForkError::OffsetGone.into(), 410),
+            (ForkError::SubOffset.into(), 400),
+            (ForkError::TooDeep.into(), 400),
+            (OpError::StreamBusy, 503),
+            (OpError::TooManyStreams, 503),
+            (OpError::Draining, 503),
+            (OpError::Unavailable { retry_after: None, cause: Some("secret".into()) }, 503),
+            (OpError::OutcomeUnknown, 503),
+            (OpError::Unreadable { seq: 4 }, 500),
+            (OpError::StoreRefused { cause: Some("secret".into()) }, 502),
+        ];
+        let fields = [
+            ConfigField::ContentType,
+            ConfigField::Lifetime,
+            ConfigField::Closed,
+            ConfigField::Fork,
+            ConfigField::SoftDeleted,
+        ];
+        all.extend(fields.map(|field| (OpError::Conflict { field }, 409)));
+        all
+    }
+
+    #[tokio::test]
+    async fn every_error_has_a_status_and_a_code_of_the_table_and_hides_its_cause() {
+        let table = include_str!("problem.rs");
+        for (error, expected) in all_op_errors() {
+            let shown_error = error.to_string();
+            let (status, body, headers) = shown(error).await;
+            assert_eq!(status, expected, "{shown_error}");
+            assert_eq!(body["status"], expected);
+            let code = body["code"].as_str().unwrap();
+            let row =
+                |line: &str| line.starts_with(&format!("//! | {status} |")) && line.contains(&format!("`{code}`"));
+            assert!(table.lines().any(row), "{status} {code} is not in the table");
+            assert_eq!(body["type"], format!("urn:tailwater:problem:{code}"));
+            assert!(!body.to_string().contains("secret"));
+            assert_eq!(headers["content-type"], "application/problem+json");
+            assert_eq!(headers["cache-control"], "no-store");
+            let passing = status == 503 || status == 429;
+            assert_eq!(headers.contains_key("retry-after"), passing, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_stream_says_where_it_ends() {
+        let (_, _, headers) = shown(OpError::from(Refusal::Closed { tail: AT })).await;
+        assert_eq!(headers["stream-closed"], "true");
+        assert_eq!(headers["stream-next-offset"], AT.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_producer_learns_what_would_have_been_right() {
+        let (_, _, stale) = shown(OpError::from(Refusal::StaleEpoch { current: 3 })).await;
+        assert_eq!(stale["producer-epoch"], "3");
+        let (_, _, gap) = shown(OpError::from(Refusal::ProducerGap { expected: 1, received: 5 })).await;
+        assert_eq!(gap["producer-expected-seq"], "1");
+        assert_eq!(gap["producer-received-seq"], "5");
+    }
+
+    #[tokio::test]
+    async fn a_reader_whose_offset_is_gone_learns_the_earliest() {
+        let (_, body, headers) = shown(OpError::from(Misplaced::Gone { earliest: AT })).await;
+        assert_eq!(headers["stream-earliest-offset"], AT.to_string());
+        assert_eq!(body["earliestOffset"], AT.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_rounded_up_to_whole_seconds() {
+        for (wait, header) in [(None, "1"), (Some(0), "1"), (Some(1000), "1"), (Some(1001), "2"), (Some(30_000), "30")]
+        {
+            let retry_after = wait.map(Duration::from_millis);
+            let (_, _, headers) = shown(OpError::Unavailable { retry_after, cause: None }).await;
+            assert_eq!(headers["retry-after"], header);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_malformed_request_has_the_code_of_its_field() {
+        let (status, body, _) = shown(BadRequest::MissingOffset).await;
+        assert_eq!((status, body["code"].as_str()), (400, Some("missing_offset")));
+        let (status, body, _) = shown(BadRequest::ReservedName).await;
+        assert_eq!((status, body["code"].as_str()), (501, Some("reserved_name")));
+        let (status, body, _) = shown(FieldError::Repeated { name: "stream-ttl" }).await;
+        assert_eq!((status, body["field"].as_str()), (400, Some("stream-ttl")));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_taken_says_why() {
+        let table = [
+            (BodyError::TooLarge { max: 8 }, 413),
+            (BodyError::Encoded, 415),
+            (BodyError::TimedOut, 408),
+            (BodyError::Broken, 400),
+            (BodyError::OverBudget, 503),
+        ];
+        for (error, expected) in table {
+            assert_eq!(shown(error).await.0, expected);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Which path and method goes where.
+//!
+//! Paths of streams are taken raw: the protocol's own rules decide what a path names, and a router that decodes or
+//! cleans up paths would get in before them.
+
+use std::convert::Infallible;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, header};
+use http_body::Body as _;
+use tokio::time::Instant;
+
+use crate::{
+    app::App,
+    append, cors, create, health,
+    metrics::{Alive, Route},
+    problem::{Counted, Problem},
+    read,
+    request::stream_key,
+};
+
+/// All that is served.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/stream/", any(stream_op))
+        .route("/v1/stream/{*path}", any(stream_op))
+        .route("/health", any(only_get).get(health::live))
+        .route("/readyz", any(only_get).get(health::ready))
+        .route("/metrics", any(only_get).get(health::metrics))
+        .fallback(nowhere)
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+async fn stream_op(State(app): State<App>, request: Request) -> Response {
+    let method = request.method().clone();
+    // The futures of the operations are large, and most of the time one of them is all that lives.
+    let answered = match method {
+        Method::PUT => Box::pin(create::put(&app, request)).await,
+        Method::POST => Box::pin(append::post(&app, request)).await,
+        Method::GET => Box::pin(read::get(&app, request)).await,
+        Method::HEAD => Box::pin(read::head(&app, request)).await,
+        Method::DELETE => Box::pin(delete(&app, request)).await,
+        _ => Err(Problem::method_not_allowed(cors::METHODS)),
+    };
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// `DELETE` (protocol, section 5.4).
+async fn delete(app: &App, request: Request) -> Result<Response, Problem> {
+    let key = stream_key(request.uri(), &app.config)?;
+    app.gateway.delete(&key).await?;
+    Ok(http::StatusCode::NO_CONTENT.into_response())
+}
+
+async fn only_get() -> Response {
+    Problem::method_not_allowed("GET, HEAD, OPTIONS").into_response()
+}
+
+async fn nowhere() -> Response {
+    Problem::not_found().into_response()
+}
+
+/// Around everything: preflights, the headers that every response has, and the counting.
+async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = Route::of(request.uri().path());
+    let method = request.method().clone();
+    let in_flight = Alive::new(&app.metrics.in_flight);
+    let path = request.uri().path().to_owned();
+    let mut response = if method == Method::OPTIONS { cors::preflight() } else { next.run(request).await };
+    drop(in_flight);
+
+    cors::adorn(response.headers_mut());
+    if method == Method::HEAD {
+        without_body(&mut response);
+    }
+    if let Some(problem) = response.extensions().get::<Counted>() {
+        app.metrics.failed(*problem);
+    }
+    let took = began.elapsed();
+    app.metrics.answered(route, &method, response.status(), took);
+    tracing::debug!(%method, path, status = response.status().as_u16(), micros = took.as_micros(), "answered");
+    response
+}
+
+/// Keeps the head alone. What `GET` would send has a length that is known for an error and not for a stream, and a
+/// `Content-Length` of 0 would be a claim about it (RFC 9110, section 8.6).
+fn without_body(response: &mut Response) {
+    let length = response.body().size_hint().exact().filter(|length| *length > 0);
+    *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    if let Some(length) = length {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+}

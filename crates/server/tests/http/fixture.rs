@@ -1,0 +1,163 @@
+//! A gateway over a scripted store, and a client that checks on every response what no test remembers to check.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::{Body, BodyDataStream},
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::{HeaderMap, Method, Request};
+use http_body_util::BodyExt as _;
+use prometheus::Registry;
+use tailwater_fanout::{Gateway, Seed};
+use tailwater_server::{Ambient, App, Config, Metrics, Parts, router};
+use tailwater_testkit::ScriptedUpstream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+/// The interval that every test runs in: 1,000.
+const NOW_MS: u64 = 1_728_432_000_000 + 1000 * 20_000;
+
+pub(crate) struct Fixture {
+    pub(crate) app: App,
+    pub(crate) upstream: ScriptedUpstream,
+    pub(crate) registry: Registry,
+    router: Router,
+}
+
+/// A whole response.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A response whose body goes on.
+pub(crate) struct Live {
+    pub(crate) headers: HeaderMap,
+    chunks: BodyDataStream,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        Self::with(Config::default(), tailwater_fanout::Config::default())
+    }
+
+    pub(crate) fn with(config: Config, fanout: tailwater_fanout::Config) -> Self {
+        let registry = Registry::new();
+        let upstream = ScriptedUpstream::new(Default::default());
+        let gateway = Gateway::new(Seed {
+            upstream: Arc::new(upstream.clone()),
+            config: fanout,
+            metrics: tailwater_fanout::Metrics::register(&registry).unwrap(),
+            tracker: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        });
+        let app = App::new(Parts {
+            gateway,
+            config,
+            metrics: Metrics::register(&registry).unwrap(),
+            registry: registry.clone(),
+            ambient: Ambient { now_ms: || NOW_MS, random: || 7 },
+        });
+        Self { router: router(app.clone()), app, upstream, registry }
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let response = self.respond(method, path, headers, body.into()).await;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
+        if answer.status >= 400 {
+            assert_eq!(answer.header("cache-control"), "no-store");
+            if method != "HEAD" {
+                assert_eq!(answer.header("content-type"), "application/problem+json");
+                assert_eq!(answer.json()["status"], answer.status);
+            }
+        }
+        if method == "HEAD" {
+            assert!(answer.body.is_empty());
+        }
+        answer
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    /// Creates a stream with this content type, and perhaps data.
+    pub(crate) async fn put(&self, path: &str, content_type: &str, body: &'static str) -> Answer {
+        let answer = self.send("PUT", path, &[("content-type", content_type)], body).await;
+        assert_eq!(answer.status, 201, "{:?}", answer.body);
+        answer
+    }
+
+    /// Appends, and returns the offset behind it.
+    pub(crate) async fn post(&self, path: &str, content_type: &str, body: impl Into<Body>) -> String {
+        let answer = self.send("POST", path, &[("content-type", content_type)], body).await;
+        assert_eq!(answer.status, 204, "{:?}", answer.body);
+        answer.header("stream-next-offset").to_owned()
+    }
+
+    pub(crate) async fn live(&self, path: &str, headers: &[(&str, &str)]) -> Live {
+        let response = self.respond("GET", path, headers, Body::empty()).await;
+        assert_eq!(response.status(), 200);
+        let (parts, body) = response.into_parts();
+        Live { headers: parts.headers, chunks: body.into_data_stream() }
+    }
+
+    async fn respond(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> http::Response<Body> {
+        let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let adorned = response.headers();
+        assert_eq!(adorned["x-content-type-options"], "nosniff");
+        assert_eq!(adorned["cross-origin-resource-policy"], "cross-origin");
+        assert_eq!(adorned["access-control-allow-origin"], "*");
+        assert!(adorned.contains_key("access-control-expose-headers"));
+        assert_ne!(adorned.get("stream-closed").map(|value| value == "true"), Some(false), "only ever `true`");
+        response
+    }
+
+    /// The status of what is no stream.
+    pub(crate) async fn probe(&self, path: &str) -> u16 {
+        self.respond("GET", path, &[], Body::empty()).await.status().as_u16()
+    }
+
+    pub(crate) fn metric(&self, line: &str) -> bool {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap().lines().any(|l| l == line)
+    }
+}
+
+impl Answer {
+    /// A header, empty where it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Live {
+    /// The next chunk; `None` at the end.
+    pub(crate) async fn chunk(&mut self) -> Option<String> {
+        let chunk = self.chunks.next().await?.unwrap();
+        Some(String::from_utf8(chunk.to_vec()).unwrap())
+    }
+}

@@ -49,6 +49,15 @@ pub fn write_data<'m>(out: &mut impl BufMut, kind: ContentKind, messages: impl I
     }
 }
 
+/// Appends the `id:` line of the event that follows: what an `EventSource` sends back as `Last-Event-ID` once it has seen
+/// that event whole (HTML, section 9.2). It stands before the event's name; between the name and the data it would come
+/// between two lines that clients expect together.
+pub fn write_id(out: &mut impl BufMut, next: Offset) {
+    out.put_slice(b"id: ");
+    out.put_slice(next.to_string().as_bytes());
+    out.put_slice(b"\n");
+}
+
 /// Appends a control event.
 pub fn write_control(out: &mut impl BufMut, control: &Control) {
     control_head(out, control);
@@ -64,10 +73,7 @@ pub fn write_control(out: &mut impl BufMut, control: &Control) {
 pub fn control_head(out: &mut impl BufMut, control: &Control) {
     let next = control.next.to_string();
     if control.id {
-        // Anywhere but before the event's name it would come between two lines that clients expect together.
-        out.put_slice(b"id: ");
-        out.put_slice(next.as_bytes());
-        out.put_slice(b"\n");
+        write_id(out, control.next);
     }
     out.put_slice(b"event: control\ndata:{\"streamNextOffset\":\"");
     out.put_slice(next.as_bytes());

@@ -49,6 +49,10 @@ impl Feed {
         self.behind = 0;
         self.at = delivery.next;
         let mut out = BytesMut::with_capacity(size(&held) + 256);
+        if size(&held) > 0 {
+            // A reader that is cut off behind the data event has been given it, whether the control event came or not.
+            sse::write_id(&mut out, self.at);
+        }
         sse::write_data(&mut out, self.kind, held.iter().map(Bytes::as_ref));
         self.write_control(&mut out, delivery.up_to_date, delivery.closed, now_ms);
         Some(out.freeze())
@@ -123,7 +127,7 @@ mod tests {
     fn a_delivery_is_one_data_event_and_one_control_event() {
         let mut feed = Feed::new(ContentKind::Json, at(0), 0);
         let chunk = shown(feed.deliver(&delivery(&[b"1", b"2,3"], 2), NOW));
-        assert_eq!(chunk, format!("event: data\ndata:[1,2,3]\n\n{}", control(2, TAIL)));
+        assert_eq!(chunk, format!("id: {}\nevent: data\ndata:[1,2,3]\n\n{}", at(2), control(2, TAIL)));
     }
 
     #[test]
@@ -137,7 +141,7 @@ mod tests {
             "not past what is held"
         );
         let chunk = shown(feed.deliver(&delivery(&[b"\xac."], 3), NOW));
-        assert_eq!(chunk, format!("event: data\ndata:a€.\n\n{}", control(3, TAIL)));
+        assert_eq!(chunk, format!("id: {}\nevent: data\ndata:a€.\n\n{}", at(3), control(3, TAIL)));
     }
 
     #[test]
@@ -147,7 +151,7 @@ mod tests {
         let closing = Delivery { closed: true, ..delivery(&[], 1) };
         let chunk = shown(feed.deliver(&closing, NOW));
         let end = control(1, ",\"upToDate\":true,\"streamClosed\":true");
-        assert_eq!(chunk, format!("event: data\ndata:a\u{fffd}\n\n{end}"));
+        assert_eq!(chunk, format!("id: {}\nevent: data\ndata:a\u{fffd}\n\n{end}", at(1)));
     }
 
     #[test]

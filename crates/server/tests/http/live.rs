@@ -110,12 +110,13 @@ async fn a_reader_sees_each_delivery_as_one_chunk_and_then_the_end() {
     assert_eq!(live.headers["x-accel-buffering"], "no");
     assert!(!live.headers.contains_key("stream-sse-data-encoding"));
     let chunk = live.chunk().await.unwrap();
-    assert_eq!(chunk, format!("event: data\ndata:a\ndata:  b\n\n{}", tail(&first)));
+    assert_eq!(chunk, format!("id: {first}\nevent: data\ndata:a\ndata:  b\n\n{}", tail(&first)));
     let second = fixture.post(PATH, "text/plain", "c").await;
-    assert_eq!(live.chunk().await.unwrap(), format!("event: data\ndata:c\n\n{}", tail(&second)));
+    assert_eq!(live.chunk().await.unwrap(), format!("id: {second}\nevent: data\ndata:c\n\n{}", tail(&second)));
     let end = fixture.send("POST", PATH, &[("content-type", "text/plain"), ("stream-closed", "true")], "d").await;
-    let closed = control(end.header("stream-next-offset"), ",\"upToDate\":true,\"streamClosed\":true");
-    assert_eq!(live.chunk().await.unwrap(), format!("event: data\ndata:d\n\n{closed}"));
+    let last = end.header("stream-next-offset");
+    let closed = control(last, ",\"upToDate\":true,\"streamClosed\":true");
+    assert_eq!(live.chunk().await.unwrap(), format!("id: {last}\nevent: data\ndata:d\n\n{closed}"));
     assert_eq!(live.chunk().await, None);
     assert!(fixture.metric("tailwater_http_sse_ends_total{reason=\"closed\"} 1"));
 }
@@ -132,7 +133,7 @@ async fn an_empty_stream_and_its_tail_begin_with_a_control_event() {
     let mut live = fixture.live(&format!("{}&cursor=1000", sse("now")), &[]).await;
     assert!(live.chunk().await.unwrap().contains("\"streamCursor\":\"1008\""), "a cursor that is not behind moves on");
     let next = fixture.post(PATH, "application/octet-stream", "\u{1}\u{2}").await;
-    assert!(live.chunk().await.unwrap().starts_with(&format!("event: data\ndata:AQI=\n\nid: {next}\n")));
+    assert!(live.chunk().await.unwrap().starts_with(&format!("id: {next}\nevent: data\ndata:AQI=\n\nid: {next}\n")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +148,7 @@ async fn the_end_of_a_closed_stream_is_said_once_and_a_reconnect_is_stopped() {
     let back = fixture.send("GET", &sse("-1"), &[("last-event-id", &at)], "").await;
     assert_eq!((back.status, back.header("stream-closed")), (204, "true"));
     let whole = rest(fixture.live(&sse("-1"), &[("last-event-id", "of another server")]).await).await;
-    assert_eq!(whole, format!("event: data\ndata:a\n\n{closed}"));
+    assert_eq!(whole, format!("id: {at}\nevent: data\ndata:a\n\n{closed}"));
 }
 
 #[tokio::test(start_paused = true)]

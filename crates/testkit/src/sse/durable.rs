@@ -33,6 +33,8 @@ pub enum DurableEvent {
         /// The earliest offset that can still be read.
         earliest: String,
     },
+    /// The stream is deleted or has expired; nothing follows.
+    Gone,
 }
 
 /// A control event.
@@ -101,7 +103,7 @@ pub enum Violation {
         /// Whether a data event came in between, so that it must have grown.
         after_data: bool,
     },
-    /// The id of a control event is its offset, and no data event has one.
+    /// The id of a control event is its offset; that of a data event, where it has one, is the same.
     #[error("the id {id:?} on an event that calls for {wanted:?}")]
     BadId {
         /// The id.
@@ -140,6 +142,8 @@ pub struct DurableSse {
     least_cursor: u64,
     cursor: Option<u64>,
     expects: Expects,
+    /// The id of the data event whose control event is due.
+    data_id: Option<String>,
     up_to_date: bool,
 }
 
@@ -168,7 +172,8 @@ struct ControlFields {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ResetFields {
-    earliest_offset: String,
+    earliest_offset: Option<String>,
+    gone: Option<bool>,
 }
 
 impl DurableSse {
@@ -182,6 +187,7 @@ impl DurableSse {
             least_cursor: 0,
             cursor: None,
             expects: Expects::Anything,
+            data_id: None,
             up_to_date: false,
         }
     }
@@ -288,9 +294,7 @@ impl DurableSse {
     }
 
     fn data(&mut self, event: SseEvent) -> Result<DurableEvent, Violation> {
-        if event.id.is_some() {
-            return Err(Violation::BadId { id: event.id, wanted: None });
-        }
+        self.data_id.clone_from(&event.id);
         self.expects = Expects::Control;
         self.up_to_date = false;
         let payload = self.payload;
@@ -313,6 +317,9 @@ impl DurableSse {
         if event.id.as_ref() != Some(&next) {
             return Err(Violation::BadId { id: event.id.clone(), wanted: Some(next) });
         }
+        if let Some(id) = self.data_id.take().filter(|id| *id != next) {
+            return Err(Violation::BadId { id: Some(id), wanted: Some(next) });
+        }
         let closed = fields.stream_closed.unwrap_or(false);
         if closed && fields.up_to_date == Some(false) {
             return Err(Violation::ClosedNotUpToDate);
@@ -327,10 +334,20 @@ impl DurableSse {
     }
 
     fn reset(&mut self, event: &SseEvent) -> Result<DurableEvent, Violation> {
-        let ResetFields { earliest_offset: earliest } = read(&event.data)?;
-        no_sentinel(&earliest)?;
+        let fields: ResetFields = read(&event.data)?;
+        let reset = match (fields.earliest_offset, fields.gone) {
+            (Some(earliest), None) => {
+                no_sentinel(&earliest)?;
+                DurableEvent::Reset { earliest }
+            }
+            (None, Some(true)) => DurableEvent::Gone,
+            (_, _) => {
+                let reason = "a reset names the earliest offset, or says that the stream is gone".to_owned();
+                return Err(Violation::Unreadable { data: event.data.clone(), reason });
+            }
+        };
         self.expects = Expects::Nothing { closed: false };
-        Ok(DurableEvent::Reset { earliest })
+        Ok(reset)
     }
 
     fn check_offset(&self, next: &str) -> Result<(), Violation> {
@@ -464,13 +481,15 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_control_event_is_its_offset_and_data_have_none() {
+    fn the_id_of_a_control_event_is_its_offset_and_so_is_that_of_the_data_before_it() {
         let without = open("0_2", 1).replace("id: 0_2\n", "");
         assert_eq!(violation(&without), Violation::BadId { id: None, wanted: Some("0_2".to_owned()) });
         let other = open("0_2", 1).replace("id: 0_2", "id: 0_3");
         assert!(matches!(violation(&other), Violation::BadId { id: Some(id), .. } if id == "0_3"));
-        let on_data = format!("id: 0_2\n{}", data("a"));
-        assert!(matches!(violation(&on_data), Violation::BadId { wanted: None, .. }));
+        let on_data = format!("id: 0_3\n{}{}", data("a"), open("0_2", 1));
+        assert!(matches!(violation(&on_data), Violation::BadId { id: Some(id), .. } if id == "0_3"));
+        let same = format!("id: 0_2\n{}{}", data("a"), open("0_2", 1));
+        assert!(read_all(DurableSse::new(Payload::Text).from_offset("0_1"), &same).is_ok());
     }
 
     #[test]
@@ -493,6 +512,17 @@ mod tests {
         }
         let body = control("0_2", r#","streamClosed":true,"upToDate":false"#);
         assert_eq!(violation(&body), Violation::ClosedNotUpToDate);
+    }
+
+    #[test]
+    fn a_reset_may_say_that_the_stream_is_gone_and_nothing_else() {
+        let mut reader = DurableSse::new(Payload::Text);
+        reader.push(b"event: reset\ndata:{\"gone\":true}\n\n");
+        assert_eq!(reader.pop(), Some(Ok(DurableEvent::Gone)));
+        for data in ["{}", "{\"gone\":false}", "{\"gone\":true,\"earliestOffset\":\"0_9\"}"] {
+            let broken = violation(&format!("event: reset\ndata:{data}\n\n"));
+            assert!(matches!(broken, Violation::Unreadable { .. }), "{broken:?}");
+        }
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn drain(session: &mut ReadSession) -> Vec<String> {
                 format!("{first}..{}", last + 1)
             }
             Some(Ok(SessionEvent::CaughtUp(tail))) => format!("={}", tail.seq),
+            Some(Ok(SessionEvent::Stalled)) => "stalled".to_owned(),
             Some(Err(ReadError::NotFound)) => "not found".to_owned(),
             Some(Err(ReadError::Unavailable { .. })) => "unavailable".to_owned(),
             Some(Err(other)) => other.to_string(),

@@ -1,0 +1,48 @@
+# Recipes for daily work. `just` alone lists them. What no recipe checks is not a rule.
+
+core := "--workspace --exclude tailwater --exclude tailwater-s2"
+
+# Name the recipes.
+default:
+    @just --list
+
+# Format, lints and tests of everything but the store and the program: minutes when cold, seconds after.
+check:
+    cargo fmt --all --check
+    cargo clippy {{core}} --all-targets --locked -- -D warnings
+    cargo test {{core}} --locked --quiet
+
+# Everything that continuous integration tests, or only the stages that are named (`./test --stages`).
+test *stages:
+    ./test {{stages}}
+
+# Formatting, clippy, documentation and, where it is installed, cargo-deny's bans, licenses and sources.
+lint:
+    ./test fmt clippy doc
+    if cargo deny --version >/dev/null 2>&1; then ./test deny; fi
+
+# Rewrite the sources as the formatter wants them.
+fmt:
+    cargo fmt --all
+
+# Build the program as it ships, and run it; without arguments, on a store in memory.
+run *args="serve --memory":
+    cargo run --release --locked -- {{args}}
+
+# The public protocol suite against the program as it ships: `just conformance directory 42`.
+conformance store="memory" seed="random":
+    cargo build --release --locked
+    node tests/conformance/run.mjs --store {{store}} --seed {{seed}}
+
+# Measure the program as it ships: `just bench share --count 200` for a quick look.
+bench name="share" *args:
+    cargo build --release --locked
+    cargo bench --locked -p tailwater-benches --bench {{name}} -- {{args}}
+
+# Run the long form of a proof and write docs/proofs/NAME.md; without a name, list them.
+prove *name:
+    benches/prove {{name}}
+
+# Which crates have known vulnerabilities or were withdrawn. Needs cargo-deny and a network.
+advisories:
+    cargo deny --workspace check advisories

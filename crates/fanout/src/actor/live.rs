@@ -1,0 +1,286 @@
+//! Readers, and the read session that feeds them.
+//!
+//! The session opens with the first live reader and closes a linger after the last one: streams that are only written
+//! to hold none.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use prometheus::IntGauge;
+use tailwater_protocol::ReadOffset;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tracing::debug;
+
+use super::{Actor, Done, Joined, Phase, Reply, answer, later, place_of};
+use crate::{
+    batch::Bell,
+    config::{DOORBELL, SESSION_RETRY},
+    logread::LogEvent,
+    ops::OpError,
+    settle::jittered,
+};
+
+/// The events of a session that wait for the actor.
+const SESSION_EVENTS: usize = 16;
+
+/// The live side of a stream.
+pub(super) struct Live {
+    session: Session,
+    bell: async_broadcast::Sender<Bell>,
+    /// Keeps the doorbell open while nobody listens.
+    _silent: async_broadcast::InactiveReceiver<Bell>,
+    readers: Arc<Readers>,
+    /// When the last reader left.
+    quiet_since: Option<Instant>,
+    pulse: Arc<Pulse>,
+}
+
+/// What readers can see of the feed without being rung up.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    alive: AtomicBool,
+    rung: AtomicU64,
+}
+
+impl Pulse {
+    /// Whether the session shows life, so that readers may be told that they are up to date.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// The position behind all that the bell has been rung for.
+    pub(crate) fn rung(&self) -> u64 {
+        self.rung.load(Ordering::Acquire)
+    }
+
+    fn set_alive(&self, alive: bool) {
+        self.alive.store(alive, Ordering::Release);
+    }
+}
+
+enum Session {
+    /// Nobody needs one.
+    Closed,
+    Opening,
+    Open(mpsc::Receiver<LogEvent>),
+    /// It broke, or could not be opened; tried again then.
+    Broken(Instant),
+}
+
+#[derive(Debug, Default)]
+struct Readers {
+    count: AtomicUsize,
+    changed: Arc<Notify>,
+}
+
+/// A reader that the actor counts. Dropping it is leaving.
+pub(crate) struct ReaderGuard {
+    readers: Arc<Readers>,
+    gauge: IntGauge,
+}
+
+impl Drop for ReaderGuard {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        self.readers.count.fetch_sub(1, Ordering::AcqRel);
+        self.readers.changed.notify_one();
+    }
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        let (mut bell, receiver) = async_broadcast::broadcast(DOORBELL);
+        bell.set_overflow(true);
+        bell.set_await_active(false);
+        Self {
+            session: Session::Closed,
+            bell,
+            _silent: receiver.deactivate(),
+            readers: Arc::default(),
+            quiet_since: None,
+            pulse: Arc::default(),
+        }
+    }
+
+    /// Wakes the actor when a reader has left.
+    pub(super) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.readers.changed)
+    }
+
+    pub(super) fn readers(&self) -> usize {
+        self.readers.count.load(Ordering::Acquire)
+    }
+
+    /// Whether there is neither a reader nor a session.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.readers() == 0 && matches!(self.session, Session::Closed)
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        matches!(self.session, Session::Open(_))
+    }
+
+    /// Tells all live readers. Never waits: one who does not keep up finds everything in the ring.
+    pub(super) fn ring(&self, bell: Bell) {
+        if let Bell::Batch(batch) = &bell {
+            self.pulse.rung.store(batch.next, Ordering::Release);
+        }
+        // Fails only while nobody listens.
+        drop(self.bell.try_broadcast(bell));
+    }
+
+    /// After an activation.
+    pub(super) fn start_again(&self, next: u64) {
+        self.pulse.rung.store(next, Ordering::Release);
+    }
+
+    /// The next event of the session; never, while there is none.
+    pub(super) async fn next_event(&mut self) -> Option<LogEvent> {
+        match &mut self.session {
+            Session::Open(events) => events.recv().await,
+            Session::Closed | Session::Opening | Session::Broken(_) => pending().await,
+        }
+    }
+
+    pub(super) fn wake(&self) -> Option<Instant> {
+        match self.session {
+            Session::Broken(again) if self.readers() > 0 => Some(again),
+            Session::Broken(_) | Session::Open(_) => self.quiet_since,
+            Session::Closed | Session::Opening => None,
+        }
+    }
+
+    pub(super) fn drop_session(&mut self) {
+        self.session = Session::Closed;
+        self.quiet_since = None;
+        self.pulse.set_alive(false);
+    }
+
+    fn break_session(&mut self) {
+        self.session = Session::Broken(Instant::now() + jittered(SESSION_RETRY));
+        self.pulse.set_alive(false);
+    }
+}
+
+impl Actor {
+    pub(super) fn join(&mut self, from: ReadOffset, reply: Reply<Joined>) {
+        let view = self.view();
+        let place = match self.check_readable().and_then(|()| Ok(place_of(&view, from)?)) {
+            Ok(place) => place,
+            Err(error) => return answer(reply, Err(error)),
+        };
+        let readers = &self.live.readers;
+        readers.count.fetch_add(1, Ordering::AcqRel);
+        self.seed.metrics.live_readers.inc();
+        let guard = ReaderGuard { readers: Arc::clone(readers), gauge: self.seed.metrics.live_readers.clone() };
+        self.live.quiet_since = None;
+        // Backlog and feed come from the same turn of the actor: nothing can lie between them, and nothing in both.
+        let joined = Joined {
+            batches: self.since(place),
+            bell: self.live.bell.new_receiver(),
+            pulse: Arc::clone(&self.live.pulse),
+            view,
+            place,
+            guard,
+        };
+        answer(reply, Ok(joined));
+    }
+
+    /// Opens the session when it is wanted, and closes it a linger after it no longer is.
+    pub(super) fn tend_session(&mut self) {
+        let now = Instant::now();
+        if self.live.readers() > 0 {
+            self.live.quiet_since = None;
+            let due = match self.live.session {
+                Session::Closed => true,
+                Session::Broken(again) => again <= now,
+                Session::Opening | Session::Open(_) => false,
+            };
+            if due && self.is_over() {
+                self.live.drop_session();
+            } else if due {
+                self.open_session();
+            }
+            return;
+        }
+        if matches!(self.live.session, Session::Closed | Session::Opening) {
+            return;
+        }
+        let end = *self.live.quiet_since.get_or_insert_with(|| later(now, self.seed.config.linger));
+        if end <= now {
+            self.live.quiet_since = None;
+            self.live.drop_session();
+            self.last_use = now;
+        }
+    }
+
+    fn open_session(&mut self) {
+        self.live.session = Session::Opening;
+        let (reader, from, tracker) = (self.reader.clone(), self.state.next(), self.seed.tracker.clone());
+        self.start(async move {
+            let opened = reader.follow(from).await.map(|session| {
+                let (events, receiver) = mpsc::channel(SESSION_EVENTS);
+                tracker.spawn(session.pump(events));
+                receiver
+            });
+            Done::Session(opened)
+        });
+    }
+
+    pub(super) fn on_session_opened(&mut self, opened: Result<mpsc::Receiver<LogEvent>, OpError>) {
+        if !matches!(self.live.session, Session::Opening) {
+            return;
+        }
+        match opened {
+            Ok(events) => self.live.session = Session::Open(events),
+            Err(error) => {
+                debug!(stream = %self.seed.key, %error, "the read session could not be opened");
+                self.live.break_session();
+                // The log may not reach that far any more: the store has reaped the stream.
+                self.check_for_writes();
+            }
+        }
+    }
+
+    pub(super) fn on_session(&mut self, event: Option<LogEvent>) {
+        match event {
+            Some(LogEvent::Records(records)) => {
+                self.live.pulse.set_alive(true);
+                self.ingest(records);
+            }
+            Some(LogEvent::CaughtUp(tail)) => {
+                self.live.pulse.set_alive(true);
+                if tail > self.state.next() {
+                    // It has yielded all there is, and still something is missing: it crossed a trim.
+                    self.reset();
+                }
+            }
+            Some(LogEvent::Stalled) => self.live.pulse.set_alive(false),
+            Some(LogEvent::Ended(error)) => {
+                debug!(stream = %self.seed.key, %error, "the read session ended");
+                self.live.break_session();
+            }
+            None => self.live.break_session(),
+        }
+    }
+
+    /// The log is not what the state says: find out anew, and let every reader look at where it stands.
+    pub(super) fn reset(&mut self) {
+        if self.phase == Phase::Activating {
+            return;
+        }
+        self.seed.metrics.resets.inc();
+        self.present.forget();
+        self.writes.forget();
+        self.live.drop_session();
+        self.activate();
+    }
+}

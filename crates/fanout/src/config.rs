@@ -1,0 +1,61 @@
+//! What an operator can turn, and what is a constant with a name and a unit.
+
+use std::time::Duration;
+
+use tailwater_protocol::ContentType;
+
+/// The settings of the fan-out.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How long the read session of a stream stays open after its last live reader has left. Longer spares a session
+    /// where readers come and go; shorter spares what an open session costs.
+    pub linger: Duration,
+    /// How long a stream without readers and requests keeps its actor. Longer spares activations.
+    pub idle: Duration,
+    /// The most bytes of messages that a catch-up answer holds; one message larger than that is served alone.
+    pub page_bytes: usize,
+    /// The most bytes of recent batches that a stream keeps.
+    pub ring_bytes: usize,
+    /// The most streams that are active at once; beyond it requests are refused.
+    pub max_streams: usize,
+    /// The most appends and other writes that wait for one stream.
+    pub max_waiting: usize,
+    /// For how long the fate of an append is looked into before its client is told that it is unknown.
+    pub settle: Duration,
+    /// How native streams are served.
+    pub native_content_type: ContentType,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            page_bytes: 1024 * 1024,
+            ring_bytes: 1024 * 1024,
+            max_streams: 100_000,
+            max_waiting: 4096,
+            settle: Duration::from_secs(10),
+            native_content_type: ContentType::default_binary(),
+        }
+    }
+}
+
+/// The messages that an actor's mailbox holds.
+pub(crate) const MAILBOX: usize = 256;
+/// The batches that the doorbell holds for one who is slow to answer it; beyond them it goes to the ring.
+pub(crate) const DOORBELL: usize = 64;
+/// How long to wait before a session that could not be opened, or broke, is tried again.
+pub(crate) const SESSION_RETRY: Duration = Duration::from_millis(500);
+/// How long a tail check, an activation or a history read may take before the store counts as away.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a present tail may be ahead of the read session before the gap is read instead.
+pub(crate) const SESSION_LAG: Duration = Duration::from_millis(250);
+/// How often a position may be lost to others before the token is moved to get a turn.
+pub(crate) const LOST_RACES: u32 = 3;
+/// How long to leave the turn to a pod that has moved the token, before jitter.
+pub(crate) const TURN: Duration = Duration::from_millis(100);
+/// How often a write is decided again before its client is told to come back.
+pub(crate) const MAX_TRIES: u32 = 50;
+/// How often a stream with live readers looks at its lifetime.
+pub(crate) const TICK: Duration = Duration::from_millis(500);

@@ -1,0 +1,356 @@
+//! The gateway: streams by name.
+//!
+//! An actor starts with the first request for its stream and retires when it is idle. Starting is single flight, because
+//! the entry in the registry is the actor's handle, and what the actor has to find out it finds out itself. Retiring is
+//! free of races: a request that meets a retired actor is given back and goes to the next one.
+
+mod fork;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dashmap::{DashMap, Entry};
+use tailwater_log::{Content, CreateRequest, DeclaredConfig, Misplaced, Open, Place, Presence, Refusal, StreamState};
+use tailwater_protocol::{ContentType, Lifetime, ReadOffset};
+use tailwater_upstream::{StreamKey, Upstream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use crate::{
+    actor::{self, Answer, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
+    clock::StoreClock,
+    config::Config,
+    history::{History, Hole},
+    metrics::Metrics,
+    ops::{Appended, Create, Created, Head, OpError, Page, Post},
+    reader::Reader,
+    sweep::Listing,
+};
+
+/// How many chores may wait for other streams; beyond it they are left behind, and logged.
+const MAX_CHORES: usize = 10_000;
+
+/// What a gateway is made of.
+pub struct Seed {
+    /// The store.
+    pub upstream: Arc<dyn Upstream>,
+    /// The settings.
+    pub config: Config,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// What shutdown waits for.
+    pub tracker: TaskTracker,
+    /// Ends all actors, once what they have in flight is settled.
+    pub shutdown: CancellationToken,
+}
+
+/// All streams of this pod. A cheap clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    upstream: Arc<dyn Upstream>,
+    config: Arc<Config>,
+    metrics: Metrics,
+    clock: Arc<StoreClock>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    streams: DashMap<StreamKey, Slot>,
+    generations: AtomicU64,
+    chores: mpsc::Sender<Chore>,
+}
+
+/// An actor's place in the registry. The generation keeps one that retires late from removing its successor.
+struct Slot {
+    handle: StreamHandle,
+    generation: u64,
+}
+
+impl Gateway {
+    /// A gateway on a store. Must be called within a runtime.
+    #[must_use]
+    pub fn new(seed: Seed) -> Self {
+        let (chores, waiting) = mpsc::channel(MAX_CHORES);
+        let gateway = Self {
+            inner: Arc::new(Inner {
+                upstream: seed.upstream,
+                config: Arc::new(seed.config),
+                metrics: seed.metrics,
+                clock: Arc::default(),
+                tracker: seed.tracker,
+                shutdown: seed.shutdown,
+                streams: DashMap::new(),
+                generations: AtomicU64::new(0),
+                chores,
+            }),
+        };
+        gateway.inner.tracker.spawn(gateway.clone().do_chores(waiting));
+        gateway.inner.tracker.spawn(gateway.clone().sweep_for_ever());
+        gateway
+    }
+
+    /// PUT: creates a stream, or finds one with the same configuration.
+    pub async fn create(&self, key: &StreamKey, create: Create) -> Result<Created, OpError> {
+        let Some(fork) = create.fork.clone() else {
+            let open = Open {
+                incarnation: rand::random(),
+                content_type: create.content_type.clone().unwrap_or_else(ContentType::default_binary),
+                lifetime: create.lifetime.unwrap_or(Lifetime::Forever),
+                visibility: create.visibility,
+                retention_ms: None,
+                adopts_native: false,
+                fork: None,
+            };
+            let declared = DeclaredConfig {
+                content_type: create.content_type,
+                lifetime: Some(open.lifetime),
+                closed: create.closed,
+                fork: None,
+            };
+            let content = Content::Messages(create.messages);
+            let request = CreateRequest { open, content, closed: create.closed };
+            return self.put_listed(key, &declared, &request).await;
+        };
+        self.create_fork(key, create, fork).await
+    }
+
+    /// Creates a stream that has a lifetime only once it is listed for the sweep: a crash in between leaves an entry
+    /// that says nothing, never a stream that nobody looks after.
+    async fn put_listed(
+        &self,
+        key: &StreamKey,
+        declared: &DeclaredConfig,
+        request: &CreateRequest,
+    ) -> Result<Created, OpError> {
+        let at_ms = match request.open.lifetime {
+            Lifetime::Forever => return self.put(key, declared, request, false).await,
+            Lifetime::ExpiresAt { at_ms } => at_ms,
+            Lifetime::Ttl { seconds } => self.about_now_ms().saturating_add(seconds.saturating_mul(1000)),
+        };
+        match self.put(key, declared, request, true).await {
+            Err(OpError::Refused(Refusal::NotFound)) => {}
+            answer => return answer,
+        }
+        self.list(&Listing { key: key.clone(), incarnation: request.open.incarnation, at_ms }).await?;
+        self.put(key, declared, request, false).await
+    }
+
+    async fn put(
+        &self,
+        key: &StreamKey,
+        declared: &DeclaredConfig,
+        request: &CreateRequest,
+        compare_only: bool,
+    ) -> Result<Created, OpError> {
+        let create = |reply| {
+            let stream = NewStream { declared: declared.clone(), request: request.clone(), compare_only };
+            Message::Create { stream: Box::new(stream), reply }
+        };
+        self.ask(key, create).await
+    }
+
+    /// POST: appends, closes, or both.
+    pub async fn append(&self, key: &StreamKey, post: Post) -> Result<Appended, OpError> {
+        self.ask(key, |reply| Message::Append { post: Box::new(post.clone()), reply }).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, key: &StreamKey) -> Result<(), OpError> {
+        self.ask(key, |reply| Message::Delete { reply }).await
+    }
+
+    /// HEAD.
+    pub async fn head(&self, key: &StreamKey) -> Result<Head, OpError> {
+        let look = self.look(key, LookAt::Head).await?;
+        Ok(Head::of(&look.view, &self.inner.config.native_content_type))
+    }
+
+    /// GET without `live`: one bounded page.
+    pub async fn read(&self, key: &StreamKey, from: ReadOffset) -> Result<Page, OpError> {
+        let Look { view, batches } = self.look(key, LookAt::Read(from)).await?;
+        let head = Head::of(&view, &self.inner.config.native_content_type);
+        let start = place_of(&view, from)?;
+        let mut messages = Vec::new();
+        let place = match batches {
+            Some(batches) => self.page_of_ring(&view, start, &batches, &mut messages),
+            None => {
+                let hole = if from == ReadOffset::Start { Hole::Skip } else { Hole::Refuse };
+                let page = self.history(key).page(&view, head.content_type.kind(), start, hole).await?;
+                messages.extend(page.messages.into_iter().map(|(body, _)| body));
+                page.place
+            }
+        };
+        let up_to_date = view.span_at(place).is_none();
+        let next = if up_to_date { head.tail } else { view.offset_at(place) };
+        Ok(Page { start: view.offset_at(start), head, messages, next, up_to_date })
+    }
+
+    fn page_of_ring(
+        &self,
+        view: &StreamState,
+        start: Place,
+        batches: &[Arc<crate::batch::Batch>],
+        messages: &mut Vec<bytes::Bytes>,
+    ) -> Place {
+        let (mut bytes, mut end) = (0, start);
+        for message in batches.iter().flat_map(|batch| batch.from(start.seq)) {
+            if bytes >= self.inner.config.page_bytes {
+                return end;
+            }
+            bytes += message.body.len();
+            end = view.after(start, message.seq + 1);
+            messages.push(message.body.clone());
+        }
+        view.tail()
+    }
+
+    /// GET with `live`: joins the stream.
+    pub async fn follow(&self, key: &StreamKey, from: ReadOffset) -> Result<Reader, OpError> {
+        Reader::join(self.clone(), key.clone(), from).await
+    }
+
+    /// Whether the store answers.
+    pub async fn ready(&self, within: std::time::Duration) -> Result<(), OpError> {
+        Ok(self.inner.upstream.ready(within).await?)
+    }
+
+    async fn look(&self, key: &StreamKey, at: LookAt) -> Result<Look, OpError> {
+        let look = self.ask(key, |reply| Message::Look { at, reply }).await?;
+        match look.view.presence() {
+            Presence::Here => Ok(look),
+            Presence::SoftDeleted => Err(Refusal::SoftDeleted.into()),
+            Presence::Absent => Err(Refusal::NotFound.into()),
+        }
+    }
+
+    pub(crate) async fn join(&self, key: &StreamKey, from: ReadOffset) -> Result<Joined, OpError> {
+        self.ask(key, |reply| Message::Join { from, reply }).await
+    }
+
+    pub(crate) fn upstream(&self) -> &Arc<dyn Upstream> {
+        &self.inner.upstream
+    }
+
+    pub(crate) fn clock(&self) -> &StoreClock {
+        &self.inner.clock
+    }
+
+    pub(crate) fn shutdown(&self) -> &CancellationToken {
+        &self.inner.shutdown
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn history(&self, key: &StreamKey) -> History {
+        History {
+            upstream: Arc::clone(&self.inner.upstream),
+            key: key.clone(),
+            metrics: self.inner.metrics.clone(),
+            page_bytes: self.inner.config.page_bytes,
+        }
+    }
+
+    /// Asks the stream's actor, whichever lives: one that has retired gives the request back unseen.
+    pub(crate) async fn ask<T>(
+        &self,
+        key: &StreamKey,
+        mut message: impl FnMut(Reply<T>) -> Message,
+    ) -> Result<T, OpError> {
+        loop {
+            let handle = self.handle(key)?;
+            let (reply, answer) = oneshot::channel::<Answer<T>>();
+            if handle.send(message(reply)).await.is_err() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            match answer.await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(actor::Retired)) => {}
+                // The actor ended without a word, which only a broken invariant can do: what it had begun is unknown.
+                Err(_) => return Err(OpError::OutcomeUnknown),
+            }
+        }
+    }
+
+    fn handle(&self, key: &StreamKey) -> Result<StreamHandle, OpError> {
+        if let Some(slot) = self.inner.streams.get(key) {
+            return Ok(slot.handle.clone());
+        }
+        if self.inner.shutdown.is_cancelled() {
+            return Err(OpError::Draining);
+        }
+        if self.inner.streams.len() >= self.inner.config.max_streams {
+            return Err(OpError::TooManyStreams);
+        }
+        match self.inner.streams.entry(key.clone()) {
+            Entry::Occupied(slot) => Ok(slot.get().handle.clone()),
+            Entry::Vacant(vacant) => {
+                let generation = self.inner.generations.fetch_add(1, Ordering::Relaxed);
+                let handle = self.spawn(key, generation);
+                vacant.insert(Slot { handle: handle.clone(), generation });
+                Ok(handle)
+            }
+        }
+    }
+
+    fn spawn(&self, key: &StreamKey, generation: u64) -> StreamHandle {
+        let inner = &self.inner;
+        let seed = actor::Seed {
+            key: key.clone(),
+            upstream: Arc::clone(&inner.upstream),
+            config: Arc::clone(&inner.config),
+            metrics: inner.metrics.clone(),
+            clock: Arc::clone(&inner.clock),
+            tracker: inner.tracker.clone(),
+            shutdown: inner.shutdown.clone(),
+            chores: inner.chores.clone(),
+        };
+        let (registry, key) = (Arc::downgrade(inner), key.clone());
+        seed.spawn(move || {
+            if let Some(inner) = registry.upgrade() {
+                inner.streams.remove_if(&key, |_, slot| slot.generation == generation);
+            }
+        })
+    }
+
+    /// Carries what a stream's end leaves to be done in others, one after the other.
+    async fn do_chores(self, mut chores: mpsc::Receiver<Chore>) {
+        let shutdown = self.inner.shutdown.clone();
+        loop {
+            let chore = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                chore = chores.recv() => chore,
+            };
+            let Some(chore) = chore else { return };
+            let done = match &chore {
+                Chore::Release { source, reference } => {
+                    self.ask(source, |reply| Message::Release { reference: reference.clone(), reply }).await
+                }
+                Chore::List(listing) => self.list(listing).await,
+            };
+            if let Err(error) = done {
+                debug!(?chore, %error, "a chore was not done");
+            }
+        }
+    }
+}
+
+/// An offset that a fork names, where it points nowhere.
+pub(crate) fn misplaced_fork(misplaced: Misplaced) -> crate::ops::ForkError {
+    match misplaced {
+        Misplaced::Beyond => crate::ops::ForkError::OffsetBeyond,
+        Misplaced::Gone { .. } => crate::ops::ForkError::OffsetGone,
+    }
+}

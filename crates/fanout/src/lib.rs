@@ -1,0 +1,47 @@
+//! The fan-out: one actor per active stream, any number of readers.
+//!
+//! Each active stream has one owner on a pod, an actor that holds its folded state, one read session upstream while there
+//! are live readers, a ring of recent batches, and a doorbell. Upstream cost is O(streams), never O(readers).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `gateway` | streams by name; forks, which touch two of them |
+//! | `ops` | what can be asked, and what comes back |
+//! | `actor` | the owner of a stream |
+//! | `batch`, `ring` | what readers are given: made once, shared by all |
+//! | `reader` | a live reader |
+//! | `history` | older ranges, in bounded pages |
+//! | `logread`, `settle` | one log read; one append until its fate is known |
+//! | `sweep` | streams to be looked after although nobody asks for them |
+//! | `clock` | the store's present |
+//! | `config`, `metrics` | what an operator turns and sees |
+//!
+//! # Invariants
+//!
+//! - A reader sees every message from its offset on, once and in order, or is told that it cannot.
+//! - Nothing waits for a reader: a slow one finds what it missed in the ring, or behind it in history.
+//! - An actor has one batch in flight, and never waits itself; one turn is one step on its state.
+//! - A record is folded once, by its sequence number, whoever brought it; what does not follow on is never guessed at.
+//! - An error answer to a write means that it was not appended, now or later, but for "outcome unknown".
+//!
+//! HTTP is not here, and neither is S2: both know this crate, it knows neither.
+
+mod actor;
+mod batch;
+mod clock;
+mod config;
+mod gateway;
+mod history;
+mod logread;
+mod metrics;
+mod ops;
+mod reader;
+mod ring;
+mod settle;
+mod sweep;
+
+pub use config::Config;
+pub use gateway::{Gateway, Seed};
+pub use metrics::Metrics;
+pub use ops::{Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, OpError, Page, Post};
+pub use reader::{Delivery, Event, Reader};

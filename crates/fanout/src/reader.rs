@@ -1,0 +1,363 @@
+//! A live reader: a position, and the feed that moves it on.
+//!
+//! A reader that keeps up is fed by the doorbell. One that does not finds what it missed in the ring, and behind the ring
+//! in history; nothing is queued for it, so a slow one costs the others nothing. Whatever happens to the actor (it
+//! retires, it looks at its log anew, the stream is created again), the reader joins again at its own offset, and the
+//! offset says whether it can go on.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use tailwater_log::{Misplaced, Place, Refusal, StreamState};
+use tailwater_protocol::{ContentType, Offset, ReadOffset};
+use tailwater_upstream::StreamKey;
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::{
+    actor::{Joined, Pulse, ReaderGuard},
+    batch::{Batch, Bell},
+    config::SESSION_RETRY,
+    gateway::Gateway,
+    history::Hole,
+    ops::{Head, OpError},
+    settle::jittered,
+};
+
+/// A live reader. Dropping it is leaving.
+pub struct Reader {
+    gateway: Gateway,
+    key: StreamKey,
+    head: Head,
+    /// The life that it reads; `None` is a native stream.
+    life: Option<u64>,
+    native: ContentType,
+    /// Where the reader stands, as it would tell a client.
+    position: Offset,
+    feed: Feed,
+    closed: bool,
+    /// Where to join again after an interruption.
+    rejoin_at: ReadOffset,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Event {
+    /// Messages, or the closure, or both.
+    Messages(Delivery),
+    /// What the reader stood at is no longer there; `earliest` is what is left. The reader ends.
+    Reset {
+        /// The earliest offset that can be read.
+        earliest: Offset,
+    },
+    /// The stream is deleted or expired. The reader ends.
+    Gone,
+    /// It cannot go on. The reader ends.
+    Failed(OpError),
+}
+
+/// Messages, or the closure, or both.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The bodies, in order. In a JSON stream each is one value, or several joined by commas.
+    pub messages: Vec<Bytes>,
+    /// The offset to go on from.
+    pub next: Offset,
+    /// Whether this is all there is at this moment.
+    pub up_to_date: bool,
+    /// Whether the stream ends here.
+    pub closed: bool,
+}
+
+enum Feed {
+    /// At the actor, or a few batches behind it.
+    Live(Box<Live>),
+    /// Behind the ring: reading history up to where the view ends.
+    Behind { view: Arc<StreamState>, place: Place, hole: Hole, _guard: ReaderGuard },
+    /// Between two joins.
+    Joining,
+}
+
+struct Live {
+    view: Arc<StreamState>,
+    /// The next sequence number of the stream's own log.
+    seq: u64,
+    backlog: VecDeque<Arc<Batch>>,
+    bell: async_broadcast::Receiver<Bell>,
+    pulse: Arc<Pulse>,
+    /// Heard while looking for more batches, and to be acted on next.
+    interrupted: Option<Heard>,
+    _guard: ReaderGuard,
+}
+
+/// What a ring of the bell meant.
+enum Heard {
+    Batch(Arc<Batch>),
+    Nothing,
+    Rejoin,
+    Gone,
+}
+
+impl Reader {
+    pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset) -> Result<Self, OpError> {
+        let native = gateway.config().native_content_type.clone();
+        let joined = gateway.join(&key, from).await?;
+        let head = Head::of(&joined.view, &native);
+        let position = joined.view.offset_at(joined.place);
+        let life = joined.view.incarnation().map(|life| life.open.incarnation);
+        let mut reader = Self {
+            gateway,
+            key,
+            head,
+            life,
+            native,
+            position,
+            feed: Feed::Joining,
+            closed: false,
+            rejoin_at: ReadOffset::At(position),
+        };
+        let hole = if from == ReadOffset::Start { Hole::Skip } else { Hole::Refuse };
+        if from == ReadOffset::Start {
+            reader.rejoin_at = from;
+        }
+        reader.take(joined, hole);
+        Ok(reader)
+    }
+
+    /// What the stream was at the time of joining, or of joining again.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Where the reader stands.
+    #[must_use]
+    pub fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// Whether it has been given everything that this pod knows.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        match &self.feed {
+            Feed::Live(live) => live.is_caught_up(),
+            Feed::Behind { .. } | Feed::Joining => false,
+        }
+    }
+
+    /// Whether it stands at the end of a closed stream: nothing will come.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether the read session has shown life, so that a caught-up reader may be told that it is up to date.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        match &self.feed {
+            Feed::Live(live) => live.pulse.is_alive(),
+            Feed::Behind { .. } | Feed::Joining => false,
+        }
+    }
+
+    /// Waits for what comes next. Cancel safe. At the end of a closed stream it waits for ever.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            if self.closed {
+                std::future::pending::<()>().await;
+            }
+            let step = match &mut self.feed {
+                Feed::Live(_) => self.step_live().await,
+                Feed::Behind { .. } => self.step_behind().await,
+                Feed::Joining => self.step_joining().await,
+            };
+            if let Some(event) = step {
+                return event;
+            }
+        }
+    }
+
+    fn take(&mut self, joined: Joined, hole: Hole) {
+        let Joined { view, place, batches, bell, guard, pulse } = joined;
+        self.life = view.incarnation().map(|life| life.open.incarnation);
+        self.head = Head::of(&view, &self.native);
+        self.feed = match batches {
+            Some(batches) => {
+                // Without a backlog there is nothing between the place and the end, whatever marks stand there.
+                let holds_any = |batch: &Arc<Batch>| batch.from(place.seq).next().is_some();
+                let backlog: VecDeque<_> = batches.into_iter().filter(holds_any).collect();
+                self.closed = self.head.closed && backlog.is_empty();
+                if self.closed {
+                    self.position = view.tail_offset();
+                }
+                let seq = place.seq;
+                let mut live = Live { view, seq, backlog, bell, pulse, interrupted: None, _guard: guard };
+                live.pass_marks();
+                Feed::Live(Box::new(live))
+            }
+            None => Feed::Behind { view, place, hole, _guard: guard },
+        };
+    }
+
+    async fn step_live(&mut self) -> Option<Event> {
+        let Feed::Live(live) = &mut self.feed else { return None };
+        if let Some(batch) = live.backlog.pop_front() {
+            return self.deliver(batch);
+        }
+        match live.hear().await {
+            Heard::Batch(batch) => self.deliver(batch),
+            Heard::Nothing => None,
+            Heard::Rejoin => {
+                self.feed = Feed::Joining;
+                None
+            }
+            Heard::Gone => Some(Event::Gone),
+        }
+    }
+
+    /// One delivery of a batch and of all that waits behind it, within a page.
+    fn deliver(&mut self, batch: Arc<Batch>) -> Option<Event> {
+        let Feed::Live(live) = &mut self.feed else { return None };
+        let mut delivery = Delivery { messages: Vec::new(), next: self.position, up_to_date: false, closed: false };
+        let mut bytes = 0;
+        let mut next = Some(batch);
+        while let Some(batch) = next.take() {
+            delivery.messages.extend(batch.from(live.seq).map(|message| message.body.clone()));
+            bytes += batch.bytes;
+            live.seq = live.seq.max(batch.next);
+            delivery.next = batch.next_offset;
+            delivery.closed |= batch.closes;
+            live.pass_marks();
+            if bytes < self.gateway.config().page_bytes && !delivery.closed {
+                next = live.backlog.pop_front().or_else(|| live.waiting());
+            }
+        }
+        // The ring keeps messages only: that the stream was closed before the reader came is known from its view.
+        delivery.closed |= self.head.closed && live.backlog.is_empty();
+        delivery.up_to_date = delivery.closed || live.is_caught_up();
+        self.position = delivery.next;
+        self.rejoin_at = ReadOffset::At(self.position);
+        self.closed = delivery.closed;
+        (!delivery.messages.is_empty() || delivery.closed).then_some(Event::Messages(delivery))
+    }
+
+    /// One page of history; behind the last one the reader joins again.
+    async fn step_behind(&mut self) -> Option<Event> {
+        let Feed::Behind { view, place, hole, .. } = &self.feed else { return None };
+        let history = self.gateway.history(&self.key);
+        let page = match history.page(view, self.head.content_type.kind(), *place, *hole).await {
+            Ok(page) => page,
+            Err(OpError::Misplaced(Misplaced::Gone { earliest })) => return Some(Event::Reset { earliest }),
+            Err(error) if error.is_retryable() => {
+                debug!(stream = %self.key, %error, "history could not be read; trying again");
+                sleep(jittered(SESSION_RETRY)).await;
+                return None;
+            }
+            Err(error) => return Some(Event::Failed(error)),
+        };
+        let at_end = view.span_at(page.place).is_none();
+        let next = if at_end { view.tail_offset() } else { view.offset_at(page.place) };
+        let closed = at_end && self.head.closed;
+        // The end of the view is not the end of the stream: joining says whether there is more by now. Nothing of this
+        // reader has changed until then, so that being cancelled here costs a page, not a message.
+        let joined =
+            if at_end && !closed { self.gateway.join(&self.key, ReadOffset::At(next)).await.ok() } else { None };
+        self.position = next;
+        self.rejoin_at = ReadOffset::At(next);
+        match joined {
+            Some(joined) => self.take(joined, Hole::Refuse),
+            None if at_end && !closed => self.feed = Feed::Joining,
+            None => {
+                if let Feed::Behind { place, hole, .. } = &mut self.feed {
+                    *place = page.place;
+                    *hole = Hole::Refuse;
+                }
+                self.closed = closed;
+            }
+        }
+        let closed = self.closed;
+        if page.messages.is_empty() && !closed {
+            return None;
+        }
+        let messages = page.messages.into_iter().map(|(body, _)| body).collect();
+        Some(Event::Messages(Delivery { messages, next, up_to_date: closed || self.is_caught_up(), closed }))
+    }
+
+    async fn step_joining(&mut self) -> Option<Event> {
+        self.gateway.metrics().rejoins.inc();
+        match self.gateway.join(&self.key, self.rejoin_at).await {
+            Ok(joined) if !self.goes_on_in(&joined.view) => Some(Event::Gone),
+            Ok(joined) => {
+                self.take(joined, Hole::Refuse);
+                // Closed since the last delivery: it has to be told, even without messages.
+                let delivery = Delivery { messages: Vec::new(), next: self.position, up_to_date: true, closed: true };
+                self.closed.then_some(Event::Messages(delivery))
+            }
+            Err(OpError::Misplaced(Misplaced::Gone { earliest })) => Some(Event::Reset { earliest }),
+            Err(OpError::Refused(Refusal::NotFound | Refusal::SoftDeleted)) => Some(Event::Gone),
+            Err(OpError::Draining) => Some(Event::Failed(OpError::Draining)),
+            Err(error) if error.is_retryable() => {
+                debug!(stream = %self.key, %error, "joining failed; trying again");
+                sleep(jittered(SESSION_RETRY)).await;
+                None
+            }
+            Err(error) => Some(Event::Failed(error)),
+        }
+    }
+}
+
+impl Reader {
+    /// Whether a stream of this name is still the one that is being read.
+    fn goes_on_in(&self, view: &StreamState) -> bool {
+        match (self.life, view.incarnation()) {
+            (None, None) => true,
+            (None, Some(life)) => life.open.adopts_native,
+            (Some(before), now) => now.is_some_and(|life| life.open.incarnation == before),
+        }
+    }
+}
+
+impl Live {
+    /// Whether nothing has come that was not given to the reader.
+    fn is_caught_up(&self) -> bool {
+        self.backlog.is_empty() && self.interrupted.is_none() && self.seq >= self.pulse.rung()
+    }
+
+    /// Behind the last message that was known on joining there were only marks.
+    fn pass_marks(&mut self) {
+        if self.backlog.is_empty() {
+            self.seq = self.seq.max(self.view.next());
+        }
+    }
+
+    async fn hear(&mut self) -> Heard {
+        if let Some(interruption) = self.interrupted.take() {
+            return interruption;
+        }
+        let heard = self.bell.recv_direct().await;
+        self.understand(heard)
+    }
+
+    /// What rings without waiting, where it follows on; anything else is kept for the next [`hear`](Self::hear).
+    fn waiting(&mut self) -> Option<Arc<Batch>> {
+        while self.interrupted.is_none() {
+            let heard = self.bell.try_recv().ok()?;
+            match self.understand(Ok(heard)) {
+                Heard::Batch(batch) => return Some(batch),
+                Heard::Nothing => {}
+                interruption @ (Heard::Rejoin | Heard::Gone) => self.interrupted = Some(interruption),
+            }
+        }
+        None
+    }
+
+    fn understand(&self, heard: Result<Bell, async_broadcast::RecvError>) -> Heard {
+        match heard {
+            Ok(Bell::Batch(batch)) if batch.next <= self.seq => Heard::Nothing,
+            Ok(Bell::Batch(batch)) if batch.since > self.seq => Heard::Rejoin,
+            Ok(Bell::Batch(batch)) => Heard::Batch(batch),
+            Ok(Bell::Gone) => Heard::Gone,
+            Ok(Bell::Rejoin) | Err(_) => Heard::Rejoin,
+        }
+    }
+}

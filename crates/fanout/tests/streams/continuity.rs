@@ -1,0 +1,229 @@
+//! Readers across interruptions: sessions that break, actors that come and go, trims, other pods.
+
+use std::time::Duration;
+
+use tailwater_fanout::{Config, Event, OpError};
+use tailwater_log::{BatchBuilder, BatchId, Condition, NewRecord, StreamState};
+use tailwater_protocol::ReadOffset;
+use tailwater_testkit::{ScriptedUpstream, fault::SessionFault};
+use tailwater_upstream::{Append, StreamKey};
+
+use crate::harness::*;
+
+/// What retention does: a checkpoint, and a trim before it.
+fn retain_from(store: &ScriptedUpstream, key: &StreamKey, from: u64) {
+    let mut state = StreamState::default();
+    for record in store.records(key) {
+        state.apply(&record).unwrap();
+    }
+    let mut batch = BatchBuilder::new(&state, BatchId { writer: 1, counter: 1 });
+    batch.checkpoint();
+    let mut records = batch.finish(Condition::Token).records;
+    records.push(NewRecord::trim(from));
+    store.land(key, Append::new(records)).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_outlives_its_sessions() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    let mut seen = Vec::new();
+    for n in 0..60 {
+        match n % 6 {
+            0 => {
+                store.cut_sessions(&key);
+            }
+            2 => {
+                store.stall_sessions(&key);
+            }
+            4 => store.resume_sessions(&key),
+            5 => {
+                store.faults().next_session(SessionFault::Cut);
+            }
+            _ => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+        let writer = if n % 2 == 0 { &pod } else { &other };
+        landed(writer.append(&key, tell(&n.to_string())).await);
+        if n % 10 == 9 {
+            store.resume_sessions(&key);
+            seen.extend(take(&mut reader, n + 1 - seen.len()).await);
+        }
+    }
+    assert_eq!(seen, numbered(0..60));
+    assert_silent(&mut reader).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_sees_what_other_pods_and_native_writers_append() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Start).await.unwrap();
+    landed(other.append(&key, say(&["0", "1"])).await);
+    store.append_native(&key, ["2", "3"]);
+    landed(pod.append(&key, tell("4")).await);
+    assert_eq!(take(&mut reader, 5).await, numbered(0..5));
+    assert_eq!(read(&pod, &key).await, numbered(0..5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_actor_retires_and_the_next_one_goes_on_where_it_was() {
+    let store = store();
+    let idle = Duration::from_secs(20);
+    let (pod, key) = (Pod::with(&store, Config { idle, ..Config::default() }), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let mut tail = pod.head(&key).await.unwrap().tail;
+    for n in 0..5 {
+        assert_eq!(pod.metric("tailwater_active_streams"), 1.0);
+        tokio::time::sleep(idle + Duration::from_secs(1)).await;
+        assert_eq!(pod.metric("tailwater_active_streams"), 0.0);
+        assert_eq!(pod.metric("tailwater_ring_bytes"), 0.0);
+        assert_eq!(pod.head(&key).await.unwrap().tail, tail);
+        tail = landed(pod.append(&key, by(claim("p", 0, n), tell(&n.to_string()))).await);
+        assert_eq!(read(&pod, &key).await.len(), usize::try_from(n).unwrap() + 1);
+    }
+    assert_eq!(pod.metric("tailwater_activations_total"), 6.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_with_a_reader_does_not_retire() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    tokio::time::sleep(Config::default().idle * 10).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 1.0);
+    landed(pod.append(&key, tell("a")).await);
+    assert_eq!(take(&mut reader, 1).await, ["a"]);
+    drop(reader);
+    tokio::time::sleep(Config::default().idle * 3).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 0.0);
+    assert_eq!(store.counts().sessions_open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_retires_under_a_request_hands_it_on() {
+    let store = store();
+    let idle = Duration::from_millis(100);
+    let config = Config { idle, linger: idle, ..Config::default() };
+    let (pod, key) = (Pod::with(&store, config), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    // Requests at just the time at which actors retire.
+    for n in 0..200 {
+        tokio::time::sleep(idle - Duration::from_millis(1) + Duration::from_micros(n * 10)).await;
+        landed(pod.append(&key, tell(&n.to_string())).await);
+    }
+    assert!(pod.metric("tailwater_activations_total") > 1.0);
+    assert_eq!(read(&pod, &key).await, numbered(0..200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stands_before_a_trim_is_reset_to_what_is_left() {
+    let store = store();
+    let config = Config { ring_bytes: 1, ..Config::default() };
+    let (pod, key) = (Pod::with(&store, config), key("s"));
+    let early = pod.create(&key, holding(&["0"])).await.unwrap().head.tail;
+    for n in 1..10 {
+        landed(pod.append(&key, tell(&n.to_string())).await);
+    }
+    let mut reader = pod.follow(&key, ReadOffset::At(early)).await.unwrap();
+    let left = pod.head(&key).await.unwrap().tail.seq - 3;
+    retain_from(&store, &key, left);
+    match in_time(reader.next()).await {
+        Event::Reset { earliest } => assert_eq!(earliest.seq, left),
+        other => panic!("it should have been reset: {other:?}"),
+    }
+    assert_eq!(read(&pod, &key).await, numbered(7..10), "from the start is from what is left");
+    let error = pod.read(&key, ReadOffset::At(early)).await.unwrap_err();
+    assert!(matches!(error, OpError::Misplaced(tailwater_log::Misplaced::Gone { .. })), "{error:?}");
+    assert!(pod.follow(&key, ReadOffset::At(early)).await.is_err());
+    let mut reader = pod.follow(&key, ReadOffset::Start).await.unwrap();
+    assert_eq!(take(&mut reader, 3).await, numbered(7..10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_crosses_a_trim_makes_the_pod_look_at_the_log_anew() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, holding(&["0"])).await.unwrap();
+    let mut at_tail = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    rest().await;
+    store.stall_sessions(&key);
+    for n in 1..10 {
+        landed(other.append(&key, tell(&n.to_string())).await);
+    }
+    let tail = other.head(&key).await.unwrap().tail;
+    retain_from(&store, &key, tail.seq - 2);
+    store.resume_sessions(&key);
+    match in_time(at_tail.next()).await {
+        Event::Reset { earliest } => assert_eq!(earliest.seq, tail.seq - 2),
+        other => panic!("it should have been reset: {other:?}"),
+    }
+    assert!(pod.metric("tailwater_resets_total") >= 1.0);
+    assert_eq!(read(&pod, &key).await, ["8", "9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_stream_was_reaped_behind_a_stalled_session_is_told() {
+    for begun_anew in [false, true] {
+        let store = store();
+        let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+        pod.create(&key, holding(&["a", "b", "c"])).await.unwrap();
+        let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+        rest().await;
+        store.stall_sessions(&key);
+        other.delete(&key).await.unwrap();
+        rest().await;
+        store.land(&key, Append::new(vec![NewRecord::trim(u64::MAX)])).unwrap();
+        assert!(store.reap(&key));
+        if begun_anew {
+            other.create(&key, holding(&["of the next life"])).await.unwrap();
+        }
+        store.resume_sessions(&key);
+        let event = in_time(reader.next()).await;
+        assert!(matches!(event, Event::Gone | Event::Reset { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_end_with_the_gateway() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    rest().await;
+    pod.begin_shutdown();
+    let event = in_time(reader.next()).await;
+    assert!(matches!(event, Event::Failed(OpError::Draining)), "{event:?}");
+    drop(reader);
+    pod.shut_down().await;
+    assert_eq!(store.counts().sessions_open, 0);
+    assert!(matches!(pod.head(&key).await, Err(OpError::Draining)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_settles_what_is_under_way_and_takes_nothing_new() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let gate = tailwater_testkit::Gate::new();
+    let pause = tailwater_testkit::fault::Pause::At(gate.clone());
+    store.faults().next_append(tailwater_testkit::fault::AppendFault::PauseBefore(pause));
+    let shuts_down = async {
+        gate.arrived().await;
+        pod.begin_shutdown();
+        rest().await;
+        let (late, ()) = futures_util::future::join(pod.append(&key, tell("late")), async {
+            rest().await;
+            gate.open();
+        })
+        .await;
+        assert!(matches!(late, Err(OpError::Draining)), "{late:?}");
+    };
+    let (early, ()) = in_time(futures_util::future::join(pod.append(&key, tell("early")), shuts_down)).await;
+    landed(early);
+    pod.shut_down().await;
+    assert_eq!(read(&Pod::new(&store), &key).await, ["early"]);
+}

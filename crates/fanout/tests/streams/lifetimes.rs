@@ -1,0 +1,263 @@
+//! Lifetimes: counted in the store's time, renewed by use, ended for all pods alike.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+use tailwater_fanout::{Create, Event, OpError};
+use tailwater_log::{Kind, Refusal};
+use tailwater_protocol::{Lifetime, ReadOffset};
+use tailwater_testkit::{
+    Gate, ScriptedUpstream,
+    fault::{AppendFault, Pause},
+};
+use tailwater_upstream::StreamKey;
+use tokio::time::sleep;
+
+use crate::harness::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ttl(seconds: u64) -> Create {
+    Create { lifetime: Some(Lifetime::Ttl { seconds }), ..holding(&["a"]) }
+}
+
+fn touches(store: &ScriptedUpstream, key: &StreamKey) -> usize {
+    let is_touch = |record: &&tailwater_log::Record| {
+        tailwater_log::Entry::decode(record).is_ok_and(|entry| entry.kind == Kind::Touch)
+    };
+    store.records(key).iter().filter(is_touch).count()
+}
+
+fn assert_not_found<T>(answer: Result<T, OpError>) {
+    let error = answer.err();
+    assert!(matches!(error, Some(OpError::Refused(Refusal::NotFound))), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_uses_expires_for_everyone() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, ttl(8)).await.unwrap();
+    other.head(&key).await.unwrap();
+    sleep(SECOND * 8).await;
+    // A look at the metadata is no use of the stream, and does not end it before its time.
+    pod.head(&key).await.unwrap();
+    other.head(&key).await.unwrap();
+    sleep(SECOND * 2).await;
+    assert_not_found(other.head(&key).await);
+    assert!(store.token(&key).unwrap().starts_with("g."), "the answer is durable");
+    assert_not_found(pod.read(&key, ReadOffset::Start).await);
+    assert_not_found(pod.append(&key, tell("x")).await);
+    assert_not_found(pod.delete(&key).await);
+    assert!(pod.create(&key, plain()).await.unwrap().fresh);
+    assert!(read(&other, &key).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_finds_the_end_by_itself() {
+    for request in 0..6 {
+        let store = store();
+        let (pod, key) = (Pod::new(&store), key("s"));
+        pod.create(&key, ttl(8)).await.unwrap();
+        sleep(SECOND * 10).await;
+        match request {
+            0 => assert_not_found(pod.head(&key).await),
+            1 => assert_not_found(pod.read(&key, ReadOffset::Now).await),
+            2 => assert_not_found(pod.append(&key, tell("x")).await),
+            3 => assert_not_found(pod.delete(&key).await),
+            4 => assert_not_found(pod.follow(&key, ReadOffset::Now).await),
+            _ => assert!(pod.create(&key, ttl(8)).await.unwrap().fresh),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_and_appends_renew_a_lifetime_and_touches_are_few() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, ttl(80)).await.unwrap();
+    for _ in 0..100 {
+        sleep(SECOND * 3).await;
+        pod.read(&key, ReadOffset::Now).await.unwrap();
+    }
+    let written = touches(&store, &key);
+    assert!((20..=30).contains(&written), "one for each eighth of the lifetime: {written}");
+    for _ in 0..10 {
+        sleep(SECOND * 60).await;
+        landed(pod.append(&key, tell("b")).await);
+    }
+    assert_eq!(touches(&store, &key), written, "an append is a sign of use itself");
+    sleep(SECOND * 91).await;
+    assert_not_found(pod.head(&key).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_in_the_last_fraction_waits_for_its_touch() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, ttl(80)).await.unwrap();
+    sleep(SECOND * 85).await;
+    let gate = Gate::new();
+    store.faults_of(&key).next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    let touch = async {
+        gate.arrived().await;
+        sleep(SECOND).await;
+        assert_eq!(touches(&store, &key), 0);
+        gate.open();
+    };
+    let read = async {
+        pod.read(&key, ReadOffset::Start).await.unwrap();
+        assert_eq!(touches(&store, &key), 1, "the answer comes behind the touch");
+    };
+    in_time(join(read, touch)).await;
+    // Earlier than that it does not.
+    sleep(SECOND * 30).await;
+    let gate = Gate::new();
+    store.faults_of(&key).next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    in_time(pod.read(&key, ReadOffset::Start)).await.unwrap();
+    assert_eq!(touches(&store, &key), 1);
+    gate.open();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_touch_that_fails_is_no_answer_that_the_stream_lives() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, ttl(80)).await.unwrap();
+    sleep(SECOND * 85).await;
+    for _ in 0..10 {
+        store.faults_of(&key).next_append(AppendFault::NotSent);
+    }
+    let answer = in_time(pod.read(&key, ReadOffset::Start)).await;
+    assert!(matches!(answer, Err(OpError::Unavailable { .. })), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_readers_keep_their_stream_alive_however_busy_it_is() {
+    for busy in [false, true] {
+        let store = store();
+        let (pod, key) = (Pod::new(&store), key("s"));
+        pod.create(&key, ttl(16)).await.unwrap();
+        let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+        for _ in 0..600 {
+            sleep(SECOND / 5).await;
+            if busy {
+                pod.head(&key).await.unwrap();
+            }
+        }
+        pod.head(&key).await.unwrap();
+        landed(pod.append(&key, tell("b")).await);
+        assert_eq!(take(&mut reader, 1).await, ["b"]);
+        drop(reader);
+        sleep(SECOND * 19).await;
+        assert_not_found(pod.head(&key).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_date_of_expiry_never_moves_and_ends_live_readers() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    let at_ms = store.clock().now_ms() + 60_000;
+    let lifetime = Some(Lifetime::ExpiresAt { at_ms });
+    pod.create(&key, Create { lifetime, ..plain() }).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    for n in 0..5 {
+        sleep(SECOND * 10).await;
+        landed(pod.append(&key, tell(&n.to_string())).await);
+        pod.read(&key, ReadOffset::Now).await.unwrap();
+    }
+    assert_eq!(take(&mut reader, 5).await, numbered(0..5));
+    assert_eq!(touches(&store, &key), 0);
+    sleep(SECOND * 9).await;
+    pod.head(&key).await.unwrap();
+    let event = in_time(reader.next()).await;
+    assert!(matches!(event, Event::Gone), "{event:?}");
+    assert!(store.clock().now_ms() < at_ms + 2_000);
+    assert_not_found(pod.head(&key).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_loses_against_a_write_that_came_first() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, ttl(8)).await.unwrap();
+    sleep(SECOND * 10).await;
+    let gate = Gate::new();
+    store.faults_of(&key).next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    let writes = async {
+        gate.arrived().await;
+        // A native writer, who knows nothing of lifetimes.
+        store.append_native(&key, ["b"]);
+        gate.open();
+    };
+    let (head, ()) = in_time(join(pod.head(&key), writes)).await;
+    head.unwrap();
+    assert_eq!(read(&other, &key).await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_seen_no_ack_yet_finds_the_end_all_the_same() {
+    let store = store();
+    let key = key("s");
+    Pod::new(&store).create(&key, ttl(8)).await.unwrap();
+    let late = Pod::new(&store);
+    late.head(&key).await.unwrap();
+    store.clock().advance(SECOND * 3600);
+    let fresh = Pod::new(&store);
+    assert_not_found(in_time(fresh.read(&key, ReadOffset::Start)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_stream_expires_too() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, ttl(8)).await.unwrap();
+    pod.append(&key, close()).await.unwrap();
+    sleep(SECOND * 5).await;
+    assert_eq!(read(&pod, &key).await, ["a"]);
+    sleep(SECOND * 8).await;
+    assert_eq!(read(&pod, &key).await, ["a"], "the read before was a use");
+    sleep(SECOND * 10).await;
+    assert_not_found(pod.head(&key).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_find_the_end_together_are_all_answered() {
+    let store = store();
+    let pods = [Pod::new(&store), Pod::new(&store)];
+    let key = key("s");
+    pods[0].create(&key, ttl(8)).await.unwrap();
+    pods[1].head(&key).await.unwrap();
+    sleep(SECOND * 10).await;
+    let requests = (0..40).map(|n| {
+        let (gateway, key) = (pods[n % 2].gateway(), key.clone());
+        async move {
+            match n % 4 {
+                0 | 1 => gateway.head(&key).await.err(),
+                2 => gateway.read(&key, ReadOffset::Start).await.err(),
+                _ => gateway.append(&key, tell("x")).await.err(),
+            }
+        }
+    });
+    for error in in_time(futures_util::future::join_all(requests)).await {
+        assert!(matches!(error, Some(OpError::Refused(Refusal::NotFound))), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_again_is_swept() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    // From its ack the pod knows the store's time, by which streams are listed.
+    pod.create(&crate::harness::key("first"), plain()).await.unwrap();
+    pod.create(&key, ttl(60)).await.unwrap();
+    let kept = crate::harness::key("kept");
+    pod.create(&kept, ttl(60)).await.unwrap();
+    let mut reader = pod.follow(&kept, ReadOffset::Now).await.unwrap();
+    sleep(SECOND * 3600 * 3).await;
+    assert!(store.token(&key).unwrap().starts_with("g."), "it has ended without being asked for");
+    assert!(store.records(&key).len() <= 1);
+    landed(pod.append(&kept, tell("b")).await);
+    assert_eq!(take(&mut reader, 1).await, ["b"]);
+}

@@ -1,0 +1,191 @@
+//! The store is away: answers say so in time, and everything goes on when it returns.
+
+use std::time::Duration;
+
+use tailwater_fanout::OpError;
+use tailwater_protocol::ReadOffset;
+use tailwater_testkit::{
+    Gate,
+    fault::{AppendFault, Outage, Pause, ReadFault},
+};
+use tokio::time::Instant;
+
+use crate::harness::*;
+
+/// Longer than any answer may take when the store does not answer.
+const PATIENCE: Duration = Duration::from_secs(35);
+
+fn assert_away<T: std::fmt::Debug>(answer: Result<T, OpError>) {
+    let error = answer.unwrap_err();
+    assert!(matches!(error, OpError::Unavailable { .. } | OpError::OutcomeUnknown), "{error:?}");
+    assert!(error.is_retryable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_request_is_answered_while_the_store_is_away_and_succeeds_when_it_is_back() {
+    for outage in [Outage::Refusing, Outage::Silent] {
+        for known in [false, true] {
+            let store = store();
+            let (pod, key) = (Pod::new(&store), key("s"));
+            Pod::new(&store).create(&key, holding(&["a"])).await.unwrap();
+            if known {
+                pod.head(&key).await.unwrap();
+            }
+            store.set_outage(outage);
+            let since = Instant::now();
+            assert_away(pod.head(&key).await);
+            assert_away(pod.read(&key, ReadOffset::Start).await);
+            assert!(pod.follow(&key, ReadOffset::Now).await.is_err());
+            assert_away(pod.append(&key, by(claim("p", 0, 0), tell("b"))).await);
+            assert_away(pod.create(&key, plain()).await);
+            assert!(since.elapsed() < PATIENCE * 5, "{:?}", since.elapsed());
+            store.set_outage(Outage::Over);
+            pod.head(&key).await.unwrap();
+            pod.append(&key, by(claim("p", 0, 0), tell("b"))).await.unwrap();
+            assert_eq!(read(&pod, &key).await, ["a", "b"]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_readers_stay_through_an_outage_and_go_on() {
+    for outage in [Outage::Refusing, Outage::Silent] {
+        let store = store();
+        let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+        pod.create(&key, plain()).await.unwrap();
+        let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+        landed(pod.append(&key, tell("0")).await);
+        assert_eq!(take(&mut reader, 1).await, ["0"]);
+        store.set_outage(outage);
+        let waits = tokio::time::timeout(Duration::from_secs(600), reader.next()).await;
+        assert!(waits.is_err(), "{waits:?}");
+        store.set_outage(Outage::Over);
+        landed(other.append(&key, tell("1")).await);
+        landed(pod.append(&key, tell("2")).await);
+        assert_eq!(take(&mut reader, 2).await, ["1", "2"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activation_that_fails_is_answered_and_the_next_request_tries_again() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    Pod::new(&store).create(&key, holding(&["a"])).await.unwrap();
+    for fault in [ReadFault::Fails, ReadFault::Busy { retry_after: None }] {
+        store.faults().next_read(fault);
+        assert_away(pod.head(&key).await);
+    }
+    assert_eq!(read(&pod, &key).await, ["a"]);
+    assert_eq!(pod.metric("tailwater_active_streams"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_activation_that_hangs_keeps_nobody_waiting_for_ever() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    Pod::new(&store).create(&key, holding(&["a"])).await.unwrap();
+    let gate = Gate::new();
+    store.faults().next_read(ReadFault::PauseBefore(Pause::At(gate)));
+    let since = Instant::now();
+    assert_away(in_time(pod.read(&key, ReadOffset::Start)).await);
+    assert!(since.elapsed() < PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_cannot_be_read_fails_who_waits_for_it_and_no_one_else() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    landed(other.append(&key, tell("a")).await);
+    store.faults().next_read(ReadFault::Fails);
+    assert_away(in_time(pod.head(&key)).await);
+    // Time goes on only while nobody is busy.
+    in_time(tokio::time::sleep(Duration::from_secs(5))).await;
+    assert_eq!(read(&pod, &key).await, ["a"]);
+
+    landed(other.append(&key, by(claim("p", 0, 0), tell("b"))).await);
+    store.faults().next_read(ReadFault::Fails);
+    assert_away(in_time(pod.append(&key, by(claim("q", 0, 0), tell("x")))).await);
+    landed(in_time(pod.append(&key, by(claim("q", 0, 0), tell("c")))).await);
+    assert_eq!(read(&pod, &key).await, ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_has_landed_is_answered_even_if_what_lies_before_it_cannot_be_read() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, holding(&["a"])).await.unwrap();
+    landed(other.append(&key, tell("b")).await);
+    for _ in 0..100 {
+        store.faults().next_read(ReadFault::Fails);
+    }
+    let since = Instant::now();
+    let answer = in_time(pod.append(&key, close())).await;
+    assert!(matches!(answer, Err(OpError::OutcomeUnknown)), "the final offset cannot be said: {answer:?}");
+    assert!(since.elapsed() < PATIENCE);
+    let fresh = Pod::new(&store);
+    while store.faults().waiting() > 0 {
+        drop(fresh.head(&key).await);
+    }
+    assert!(fresh.head(&key).await.unwrap().closed);
+    assert!(pod.head(&key).await.unwrap().closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_cannot_be_read_is_tried_again_for_live_readers() {
+    let store = store();
+    let config = tailwater_fanout::Config { ring_bytes: 1, ..tailwater_fanout::Config::default() };
+    let (pod, key) = (Pod::with(&store, config), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    for body in numbered(0..20) {
+        landed(pod.append(&key, tell(&body)).await);
+    }
+    for _ in 0..3 {
+        store.faults().next_read(ReadFault::Fails);
+    }
+    let mut reader = pod.follow(&key, ReadOffset::Start).await.unwrap();
+    assert_eq!(take(&mut reader, 20).await, numbered(0..20));
+    store.faults().next_read(ReadFault::Fails);
+    assert_away(pod.read(&key, ReadOffset::Start).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_check_that_fails_while_a_stream_is_being_ended_keeps_nobody_waiting() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    let lifetime = Some(tailwater_protocol::Lifetime::Ttl { seconds: 8 });
+    pod.create(&key, tailwater_fanout::Create { lifetime, ..plain() }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // The end of the stream loses its position to the other pod's append, and then nobody can say what the log holds.
+    let gate = Gate::new();
+    store.faults_of(&key).next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    let interferes = async {
+        gate.arrived().await;
+        store.append_native(&key, ["a"]);
+        for _ in 0..3 {
+            store.faults_of(&key).next_tail(ReadFault::Fails);
+        }
+        gate.open();
+    };
+    let append = pod.append(&key, tell("b"));
+    let (answer, ()) = in_time(futures_util::future::join(append, interferes)).await;
+    match answer {
+        Ok(_) => {}
+        Err(error) => assert!(matches!(error, OpError::Unavailable { .. }), "{error:?}"),
+    }
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_the_stores() {
+    let store = store();
+    let pod = Pod::new(&store);
+    let within = Duration::from_secs(1);
+    pod.ready(within).await.unwrap();
+    for outage in [Outage::Refusing, Outage::Silent] {
+        store.set_outage(outage);
+        assert_away(pod.ready(within).await);
+    }
+    store.set_outage(Outage::Over);
+    pod.ready(within).await.unwrap();
+}

@@ -199,7 +199,12 @@ enum Phase {
     /// Finding out the state; requests wait in the mailbox.
     Activating,
     Serving,
-    /// It ends: the log cannot be read, or the store is away.
+    /// A record cannot be read: every request is told so, until the actor retires and another looks again.
+    Quarantined {
+        /// The record's position.
+        seq: u64,
+    },
+    /// It ends: the store is away.
     Failed,
 }
 
@@ -275,7 +280,7 @@ impl Actor {
                 () = shutdown.cancelled(), if !draining => draining = true,
                 Some(done) = self.pending.next(), if !self.pending.is_empty() => self.on_done(done),
                 event = self.live.next_event() => self.on_session(event),
-                Some(message) = messages.recv(), if self.phase == Phase::Serving && !draining => {
+                Some(message) = messages.recv(), if self.takes_messages() && !draining => {
                     self.on_message(message);
                     // All that has come goes together: into one batch, or behind one tail check.
                     for _ in 1..MAILBOX {
@@ -283,7 +288,7 @@ impl Actor {
                         self.on_message(message);
                     }
                 }
-                () = changed.notified() => self.last_use = Instant::now(),
+                () = changed.notified(), if self.phase == Phase::Serving => self.last_use = Instant::now(),
                 () = sleep_until(wake) => {
                     if self.is_idle() {
                         return None;
@@ -297,8 +302,17 @@ impl Actor {
         }
     }
 
+    fn takes_messages(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Quarantined { .. })
+    }
+
     /// After every step: what can go on, goes on.
     fn settle(&mut self) {
+        if let Phase::Quarantined { seq } = self.phase {
+            for message in self.todo.drain(..).map(|request| request.message).chain(self.present.drain()) {
+                message.end(Some(&OpError::Unreadable { seq }));
+            }
+        }
         if self.phase != Phase::Serving {
             return;
         }
@@ -318,7 +332,10 @@ impl Actor {
     }
 
     fn on_message(&mut self, message: Message) {
-        self.last_use = Instant::now();
+        // A quarantined stream is looked at again after a while, however often it is asked for.
+        if self.phase == Phase::Serving {
+            self.last_use = Instant::now();
+        }
         self.todo.push_back(Request { message, fresh: false, put_off: 0 });
     }
 
@@ -337,6 +354,12 @@ impl Actor {
         if let OpError::Unreadable { seq } = error {
             self.seed.metrics.quarantined.inc();
             warn!(stream = %self.seed.key, seq, "a record cannot be read; the stream is quarantined");
+            self.phase = Phase::Quarantined { seq };
+            self.last_use = Instant::now();
+            self.live.drop_session();
+            self.live.ring(Bell::Rejoin);
+            self.writes.fail_all(&Some(error));
+            return;
         }
         self.phase = Phase::Failed;
         self.failure = Some(error);
@@ -401,18 +424,19 @@ impl Actor {
     }
 
     fn is_idle(&self) -> bool {
-        self.phase == Phase::Serving
-            && self.live.is_quiet()
-            && self.writes.is_idle()
-            && self.present.is_idle()
-            && self.pending.is_empty()
-            && self.last_use.elapsed() >= self.seed.config.idle
+        let unused = self.pending.is_empty() && self.last_use.elapsed() >= self.seed.config.idle;
+        let nothing_to_do = self.live.is_quiet() && self.writes.is_idle() && self.present.is_idle();
+        match self.phase {
+            Phase::Serving => unused && nothing_to_do,
+            Phase::Quarantined { .. } => unused,
+            Phase::Activating | Phase::Failed => false,
+        }
     }
 
     /// When to look around, if nothing happens before.
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
-        if self.phase != Phase::Serving {
+        if matches!(self.phase, Phase::Activating | Phase::Failed) {
             return now + TICK;
         }
         // Past that time something else keeps the actor, and wakes it when it goes.

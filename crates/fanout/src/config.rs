@@ -12,7 +12,7 @@ pub struct Config {
     pub linger: Duration,
     /// How long a stream without readers and requests keeps its actor. Longer spares activations.
     pub idle: Duration,
-    /// The most bytes of messages that a catch-up answer holds; one message larger than that is served alone.
+    /// About how many bytes of messages an answer holds: it ends with the message that passes them.
     pub page_bytes: usize,
     /// The most bytes of recent batches that a stream keeps.
     pub ring_bytes: usize,

@@ -7,12 +7,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use tailwater_log::{Activated, Activation, Commit, Entry, FoldError, Found, Kind, NewRecord, Record, Step};
 use tailwater_upstream::{
     Append, AppendError, Cause, Page, Position, ReadError, ReadFrom, ReadSession, SessionEvent, StreamKey, Upstream,
 };
 use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::StreamExt;
 
 use crate::{batch::LogRecord, config::READ_TIMEOUT, ops::OpError};
 

@@ -224,7 +224,15 @@ impl Activation {
         if back >= STEPS[1] && self.probe.is_none() {
             return Ok(Step::ProbeToken);
         }
+        if self.probe.as_ref().is_some_and(|probe| !matches!(probe.token, Token::Ours(_))) && self.holds_a_message() {
+            return self.conclude_without_mark();
+        }
         Ok(self.look_back(back, first))
+    }
+
+    /// Whether one of the records at hand is a message: what a log without marks is known by.
+    fn holds_a_message(&self) -> bool {
+        self.records.iter().any(|record| Entry::decode(record).is_ok_and(|entry| entry.kind.is_visible()))
     }
 
     fn look_back(&mut self, back: u64, first: u64) -> Step {
@@ -242,7 +250,9 @@ impl Activation {
         // not trimmed may be kept for its forks, which the token does not say.
         let more = match probe.token {
             Token::Ours(ours) if news => ours.phase != Phase::Gone || self.records.len() as u64 >= STEPS[1],
-            Token::Ours(_) | Token::Native | Token::Foreign(_) => false,
+            Token::Ours(_) => false,
+            // Pieces of a body whose commit never came stand in a log that may hold nothing else.
+            Token::Native | Token::Foreign(_) => !self.holds_a_message(),
         };
         let ours = matches!(probe.token, Token::Ours(_));
         match self.records.front().map(|first| first.seq) {

@@ -86,6 +86,28 @@ fn a_native_log_is_known_by_its_token_without_reading_its_history() {
 }
 
 #[test]
+fn pieces_of_a_body_that_was_never_committed_are_no_stream() {
+    let piece = |index| {
+        Entry { stamp: None, kind: Kind::Piece(crate::Piece { body: 9, index }) }.encode(Bytes::from_static(b"part"))
+    };
+    let mut log = Log::default();
+    for index in 0..70 {
+        log.append(&[piece(index)], None, None);
+    }
+    let (activated, answers) = log.activate(WHOLE);
+    assert_eq!((activated.state.presence(), answers <= 8), (Presence::Absent, true), "{answers}");
+
+    let mut log = Log::default();
+    log.append(&natives(3), None, None);
+    for index in 0..12 {
+        log.append(&[piece(index)], None, None);
+    }
+    let (activated, _) = log.activate(WHOLE);
+    assert_eq!(activated.state.presence(), Presence::Here);
+    assert_eq!(activated.state.tail_offset(), tailwater_protocol::Offset { birth: 0, seq: 3 });
+}
+
+#[test]
 fn a_log_with_checkpoints_is_activated_in_a_few_reads_however_long_it_is() {
     let mut log = created(0);
     let mut state = log.fold_to(2);

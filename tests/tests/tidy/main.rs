@@ -3,12 +3,14 @@
 //! - [`arrows`]: which crate may name which crate.
 //! - [`manifests`]: what every `Cargo.toml` inherits, and dependencies that nobody uses.
 //! - [`sources`]: long files, module names, and what the pure crates must not reach for.
+//! - [`metrics`]: the list of metrics in the documentation.
 //! - [`words`]: what no file of the repository may contain, and lockfiles that name no host.
 //!
 //! A rule is a pure function that returns one text for each breach. Beside each stands a test that it can fail.
 
 mod arrows;
 mod manifests;
+mod metrics;
 mod sources;
 mod words;
 
@@ -174,6 +176,12 @@ fn modules_are_named_after_an_idea() {
 #[test]
 fn the_pure_crates_have_no_clock_and_no_input_or_output() {
     holds(&sources::impurities(&repository().1));
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let (members, files) = repository();
+    holds(&metrics::unlisted(&members, &files));
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tailwater_protocol::{Addressing, ProjectId};
-use tailwater_s2::Placement;
+use tailwater_s2::{BucketConfig, Endpoint, Placement};
 use tailwater_server::Config as ServerConfig;
 
-use crate::settings::{LogFormat, ServeSettings, Size, Span, StoreSettings};
+use crate::{
+    foreign::{self, Foreign},
+    settings::{LogFormat, ServeSettings, Service, Size, Span, StoreSettings},
+};
 
 /// Where the data is, unless settings say otherwise.
 const DATA_DIR: &str = "./tailwater-data";
@@ -53,8 +56,8 @@ pub(crate) enum Store {
     },
     /// Elsewhere.
     Remote {
-        /// Its URL.
-        endpoint: String,
+        /// Its URL, or URLs.
+        endpoint: Endpoint,
         /// What it wants.
         token_file: Option<PathBuf>,
     },
@@ -65,6 +68,7 @@ pub(crate) enum Store {
 pub(crate) enum Data {
     Memory,
     Directory(PathBuf),
+    Bucket(BucketConfig),
 }
 
 /// What is logged, and how it looks.
@@ -104,10 +108,11 @@ impl ServeSettings {
         let log = if flavour == Flavour::Dev { DEV_LOG } else { LOG };
         self.log.get_or_insert_with(|| log.to_owned());
         self.memory = self.memory.filter(|memory| *memory);
-        if self.memory.is_none() && self.s2_endpoint.is_none() {
+        let elsewhere = self.s2_endpoint.is_some() || self.s2.is_some();
+        if self.memory.is_none() && self.bucket.is_none() && !elsewhere {
             self.data_dir.get_or_insert_with(|| DATA_DIR.into());
         }
-        if self.basin.is_none() {
+        if self.basin.is_none() && self.s2.is_none() {
             self.basin_prefix.get_or_insert_with(|| BASIN_PREFIX.to_owned());
         }
         self
@@ -123,23 +128,18 @@ impl ServeSettings {
 
 impl Serve {
     /// Judges settings; they need not be filled in.
-    pub(crate) fn decide(settings: ServeSettings, flavour: Flavour) -> Result<Self, ConfigError> {
+    pub(crate) fn decide(settings: ServeSettings, foreign: &Foreign, flavour: Flavour) -> Result<Self, ConfigError> {
         let settings = settings.with_defaults(flavour);
         let log = Log::new(settings.log_format, settings.log.clone());
-        let store = Store::decide(&settings)?;
-        let placement = match &settings.basin {
-            Some(basin) => Placement::shared(basin, "").map_err(|fault| refused("basin", &fault))?,
-            None => Placement::basin_per_project(settings.basin_prefix.as_deref().unwrap_or(BASIN_PREFIX))
-                .map_err(|fault| refused("basin-prefix", &fault))?,
-        };
+        let store = Store::decide(&settings, foreign)?;
         Ok(Self {
+            placement: placement(&settings)?,
             server: server(&settings)?,
             listen: settings
                 .listen
                 .filter(|listen| !listen.is_empty())
                 .ok_or_else(|| refused("listen", &"is empty"))?,
             store,
-            placement,
             linger: settings.linger.map_or(Duration::ZERO, |span| span.0),
             log,
         })
@@ -147,35 +147,74 @@ impl Serve {
 }
 
 impl Store {
-    fn decide(settings: &ServeSettings) -> Result<Self, ConfigError> {
+    fn decide(settings: &ServeSettings, foreign: &Foreign) -> Result<Self, ConfigError> {
         let token_file = settings.s2_token_file.clone();
-        if let Some(endpoint) = settings.s2_endpoint.clone() {
-            if settings.s2_listen.is_some() {
-                return Err(refused(
-                    "s2-listen",
-                    &"shows the store inside the process, and with s2-endpoint there is none",
-                ));
+        let elsewhere = match (&settings.s2, &settings.s2_endpoint) {
+            (Some(Service::Cloud), _) if token_file.is_none() => {
+                return Err(refused("s2-token-file", &"is not given, and managed S2 wants a token"));
             }
-            return Ok(Self::Remote { endpoint, token_file });
-        }
-        if token_file.is_some() && settings.s2_listen.is_none() {
-            return Err(refused("s2-token-file", &"is for s2-endpoint or s2-listen, and neither is given"));
-        }
-        let data = settings.data_dir.clone().map_or(Data::Memory, Data::Directory);
+            (Some(Service::Cloud), _) => Some(foreign.cloud()?),
+            (None, Some(url)) => Some(Endpoint::Url(url.clone())),
+            (None, None) => None,
+        };
+        let data = Data::decide(settings.data_dir.as_ref(), (&settings.bucket, &settings.bucket_prefix), foreign)?;
         let expose = settings.s2_listen;
-        needs_token("s2-listen", expose, token_file.is_some())?;
-        Ok(Self::Embedded { data, expose, token_file })
+        let Some(endpoint) = elsewhere else {
+            if token_file.is_some() && expose.is_none() {
+                return Err(refused("s2-token-file", &"is for s2-endpoint, s2 or s2-listen, and none is given"));
+            }
+            needs_token("s2-listen", expose, token_file.is_some())?;
+            return Ok(Self::Embedded { data, expose, token_file });
+        };
+        if expose.is_some() {
+            let fault = "shows the store inside the process, and with s2-endpoint or s2 there is none";
+            return Err(refused("s2-listen", &fault));
+        }
+        Ok(Self::Remote { endpoint, token_file })
+    }
+
+    /// What `--print-config` shows of it beyond settings.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Embedded { data, .. } => data.shown(),
+            Self::Remote { endpoint, .. } => foreign::shown_of_cloud(endpoint),
+        }
+    }
+}
+
+impl Data {
+    fn decide(
+        directory: Option<&PathBuf>,
+        bucket: (&Option<String>, &Option<String>),
+        foreign: &Foreign,
+    ) -> Result<Self, ConfigError> {
+        match (bucket, directory) {
+            ((Some(bucket), prefix), _) => {
+                foreign.bucket(bucket, prefix.as_deref().unwrap_or_default()).map(Self::Bucket)
+            }
+            ((None, Some(_)), _) => Err(refused("bucket-prefix", &"is for bucket, and none is given")),
+            ((None, None), Some(directory)) => Ok(Self::Directory(directory.clone())),
+            ((None, None), None) => Ok(Self::Memory),
+        }
+    }
+
+    /// What `--print-config` shows of it beyond settings.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Memory | Self::Directory(_) => String::new(),
+            Self::Bucket(config) => foreign::shown_of_bucket(config),
+        }
     }
 }
 
 impl StoreAlone {
-    pub(crate) fn decide(settings: StoreSettings) -> Result<Self, ConfigError> {
+    pub(crate) fn decide(mut settings: StoreSettings, foreign: &Foreign) -> Result<Self, ConfigError> {
         let listen = settings.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4438)));
         needs_token("listen", Some(listen), settings.token_file.is_some())?;
-        let data = match settings.memory {
-            Some(true) => Data::Memory,
-            Some(false) | None => Data::Directory(settings.data_dir.unwrap_or_else(|| DATA_DIR.into())),
-        };
+        if settings.memory != Some(true) && settings.bucket.is_none() {
+            settings.data_dir.get_or_insert_with(|| DATA_DIR.into());
+        }
+        let data = Data::decide(settings.data_dir.as_ref(), (&settings.bucket, &settings.bucket_prefix), foreign)?;
         let log = Log::new(settings.log_format, settings.log);
         Ok(Self { listen, data, token_file: settings.token_file, log })
     }
@@ -184,17 +223,23 @@ impl StoreAlone {
 impl StoreAlone {
     /// What is in force, as `--print-config` shows it.
     pub(crate) fn in_force(&self) -> StoreSettings {
-        let (memory, data_dir) = match &self.data {
-            Data::Memory => (Some(true), None),
-            Data::Directory(directory) => (None, Some(directory.clone())),
+        let data = match &self.data {
+            Data::Memory => StoreSettings { memory: Some(true), ..StoreSettings::default() },
+            Data::Directory(directory) => {
+                StoreSettings { data_dir: Some(directory.clone()), ..StoreSettings::default() }
+            }
+            Data::Bucket(BucketConfig { bucket, prefix, .. }) => StoreSettings {
+                bucket: Some(bucket.clone()),
+                bucket_prefix: Some(prefix.clone()).filter(|prefix| !prefix.is_empty()),
+                ..StoreSettings::default()
+            },
         };
         StoreSettings {
             listen: Some(self.listen),
-            memory,
-            data_dir,
             token_file: self.token_file.clone(),
             log_format: Some(self.log.format),
             log: Some(self.log.filter.clone()),
+            ..data
         }
     }
 }
@@ -202,6 +247,17 @@ impl StoreAlone {
 impl Log {
     fn new(format: Option<LogFormat>, filter: Option<String>) -> Self {
         Self { format: format.unwrap_or(LogFormat::Text), filter: filter.unwrap_or_else(|| LOG.to_owned()) }
+    }
+}
+
+fn placement(settings: &ServeSettings) -> Result<Placement, ConfigError> {
+    match (&settings.basin, &settings.basin_prefix) {
+        (Some(basin), _) => Placement::shared(basin, "").map_err(|fault| refused("basin", &fault)),
+        (None, Some(prefix)) => Placement::basin_per_project(prefix).map_err(|fault| refused("basin-prefix", &fault)),
+        (None, None) => Err(refused(
+            "basin-prefix",
+            &"is not given, nor is basin, and on managed S2 the names of basins are everybody's",
+        )),
     }
 }
 
@@ -249,12 +305,13 @@ fn needs_token(setting: &'static str, shown: Option<SocketAddr>, has_token: bool
     }
 }
 
-fn refused(setting: &'static str, fault: &impl ToString) -> ConfigError {
+/// What is wrong with a setting, or with a variable that it makes count.
+pub(crate) fn refused(setting: &'static str, fault: &impl ToString) -> ConfigError {
     ConfigError { setting, fault: fault.to_string() }
 }
 
 /// A URL without what may be a password in it.
-fn without_user(url: &str) -> String {
+pub(crate) fn without_user(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -273,8 +330,12 @@ mod tests {
         toml::from_str(text).unwrap()
     }
 
+    fn foreign(env: &[(&str, &str)]) -> Foreign {
+        Foreign::pick(&env.iter().map(|(variable, text)| ((*variable).to_owned(), (*text).to_owned())).collect())
+    }
+
     fn decided(text: &str) -> Serve {
-        Serve::decide(settings(text), Flavour::Serve).unwrap()
+        Serve::decide(settings(text), &foreign(&[("AWS_REGION", "r")]), Flavour::Serve).unwrap()
     }
 
     #[test]
@@ -302,7 +363,15 @@ mod tests {
         assert_eq!(serve.server.public_url.unwrap().as_str(), "https://a.example");
         assert_eq!(serve.server.addressing, Addressing::Single(ProjectId::parse("p").unwrap()));
         let remote = decided("s2-endpoint = 'http://s2:1'\ns2-token-file = 'f'");
-        assert_eq!(remote.store, Store::Remote { endpoint: "http://s2:1".into(), token_file: Some("f".into()) });
+        let endpoint = Endpoint::Url("http://s2:1".into());
+        assert_eq!(remote.store, Store::Remote { endpoint, token_file: Some("f".into()) });
+        let cloud = decided("s2 = 'cloud'\ns2-token-file = 'f'\nbasin-prefix = 'mine-alone'");
+        assert_eq!(cloud.store, Store::Remote { endpoint: Endpoint::Cloud, token_file: Some("f".into()) });
+        let bucket = decided("bucket = 'b'\nbucket-prefix = 'p'");
+        let Store::Embedded { data: Data::Bucket(config), expose: None, token_file: None } = bucket.store else {
+            panic!("a bucket is a store inside the process")
+        };
+        assert_eq!((config.bucket.as_str(), config.prefix.as_str(), config.region.as_str()), ("b", "p", "r"));
     }
 
     #[test]
@@ -319,19 +388,37 @@ mod tests {
             ("s2-endpoint = 'http://s2:1'\ns2-listen = '127.0.0.1:1'", "s2-listen"),
             ("s2-listen = '0.0.0.0:1'", "s2-listen"),
             ("s2-token-file = 'f'", "s2-token-file"),
+            ("s2 = 'cloud'\nbasin = 'a-basin-of-mine'", "s2-token-file"),
+            ("s2 = 'cloud'\ns2-token-file = 'f'", "basin-prefix"),
+            ("s2 = 'cloud'\ns2-token-file = 'f'\ns2-listen = '127.0.0.1:1'", "s2-listen"),
+            ("bucket-prefix = 'p'", "bucket-prefix"),
+            ("bucket = 'b'", "AWS_REGION"),
         ];
         for (text, setting) in table {
-            let error = Serve::decide(settings(text), Flavour::Serve).unwrap_err();
+            let error = Serve::decide(settings(text), &Foreign::default(), Flavour::Serve).unwrap_err();
             assert_eq!(error.setting, setting, "{error}");
         }
     }
 
     #[test]
     fn a_store_alone_needs_a_token_beyond_loopback() {
-        let decide = |text: &str| StoreAlone::decide(toml::from_str(text).unwrap());
+        let decide = |text: &str| StoreAlone::decide(toml::from_str(text).unwrap(), &Foreign::default());
         assert_eq!(decide("memory = true").unwrap().data, Data::Memory);
         assert!(decide("listen = '0.0.0.0:1'").is_err());
         assert!(decide("listen = '0.0.0.0:1'\ntoken-file = 'f'").is_ok());
+    }
+
+    #[test]
+    fn a_store_alone_shows_the_data_that_it_serves() {
+        let env = foreign(&[("AWS_REGION", "r"), ("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "hunter2")]);
+        for text in ["memory = true", "data-dir = 'd'", "bucket = 'b'", "bucket = 'b'\nbucket-prefix = 'p'"] {
+            let store = StoreAlone::decide(toml::from_str(text).unwrap(), &env).unwrap();
+            let shown = toml::to_string(&store.in_force()).unwrap() + &store.data.shown();
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert_eq!(StoreAlone::decide(toml::from_str(&shown).unwrap(), &env).unwrap(), store);
+        }
+        let none = StoreAlone::decide(StoreSettings::default(), &env).unwrap();
+        assert_eq!(none.in_force().data_dir, Some(DATA_DIR.into()));
     }
 
     #[test]

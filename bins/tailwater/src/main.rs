@@ -3,11 +3,13 @@
 //! What is decided here: which command, which settings, how to log, how to exit. Everything else is in the crates.
 //!
 //! - [`settings`]: flags, environment, file.
+//! - [`foreign`]: what the environment says under other names than ours, about buckets and managed S2.
 //! - [`config`]: settings to what is in force.
 //! - [`store`]: opening the store.
 //! - [`serve`]: running until told to stop.
 
 mod config;
+mod foreign;
 mod serve;
 mod settings;
 mod store;
@@ -19,6 +21,7 @@ use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
 use crate::{
     config::{Flavour, Log, Serve, StoreAlone},
+    foreign::Foreign,
     settings::{CONFIG_ENV, ENV_PREFIX, Layer, LogFormat, ServeSettings, Sources, StoreSettings},
 };
 
@@ -31,7 +34,8 @@ const BAD_CONFIGURATION: u8 = 64;
 /// A fan-out gateway for Durable Streams in front of S2.
 ///
 /// Every setting can be given as a flag, as a variable of the environment (--data-dir is TAILWATER_DATA_DIR), or in one
-/// TOML file (data-dir = "..."). A flag wins over the environment, which wins over the file.
+/// TOML file (data-dir = "..."). A flag wins over the environment, which wins over the file. Keys of a bucket are read
+/// from the variables of AWS, and from nowhere else.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -49,6 +53,14 @@ enum Command {
     Dev(Layered<ServeSettings>),
     /// Run the embedded store alone, for other gateways to use
     Store(Layered<StoreSettings>),
+}
+
+/// What was given, from everywhere.
+struct Given<S> {
+    settings: S,
+    foreign: Foreign,
+    /// Variables that look like settings and are none.
+    unknown: Vec<String>,
 }
 
 /// Settings, and where further ones are.
@@ -86,17 +98,17 @@ fn main() -> ExitCode {
 
 fn run_gateway(layered: Layered<ServeSettings>, flavour: Flavour) -> ExitCode {
     let print = layered.print_config;
-    let (settings, unknown) = match layered.resolve() {
-        Ok(resolved) => resolved,
+    let Given { settings, foreign, unknown } = match layered.resolve() {
+        Ok(given) => given,
         Err(error) => return misconfigured(&error),
     };
     let shown = settings.clone().in_force(flavour);
-    let config = match Serve::decide(settings, flavour) {
+    let config = match Serve::decide(settings, &foreign, flavour) {
         Ok(config) => config,
         Err(error) => return misconfigured(&error),
     };
     if print {
-        return print_config(&shown);
+        return print_config(&shown, &config.store.shown());
     }
     let log = config.log.clone();
     run(&log, &unknown, serve::gateway(config))
@@ -104,16 +116,16 @@ fn run_gateway(layered: Layered<ServeSettings>, flavour: Flavour) -> ExitCode {
 
 fn run_store(layered: Layered<StoreSettings>) -> ExitCode {
     let print = layered.print_config;
-    let (settings, unknown) = match layered.resolve() {
-        Ok(resolved) => resolved,
+    let Given { settings, foreign, unknown } = match layered.resolve() {
+        Ok(given) => given,
         Err(error) => return misconfigured(&error),
     };
-    let config = match StoreAlone::decide(settings) {
+    let config = match StoreAlone::decide(settings, &foreign) {
         Ok(config) => config,
         Err(error) => return misconfigured(&error),
     };
     if print {
-        return print_config(&config.in_force());
+        return print_config(&config.in_force(), &config.data.shown());
     }
     let log = config.log.clone();
     run(&log, &unknown, serve::store_alone(config))
@@ -134,7 +146,7 @@ fn run(log: &Log, unknown: &[String], task: impl Future<Output = anyhow::Result<
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format_args!("{error:#}"));
+            complain(&in_full(&error));
             ExitCode::FAILURE
         }
     }
@@ -149,9 +161,9 @@ fn start_log(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> 
     }
 }
 
-fn print_config(settings: &impl serde::Serialize) -> ExitCode {
+fn print_config(settings: &impl serde::Serialize, comments: &str) -> ExitCode {
     let printed = toml::to_string(settings).map_err(anyhow::Error::from);
-    match printed.and_then(|text| Ok(std::io::stdout().write_all(text.as_bytes())?)) {
+    match printed.and_then(|text| Ok(std::io::stdout().write_all((text + comments).as_bytes())?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -165,6 +177,15 @@ fn misconfigured(error: &impl Display) -> ExitCode {
     BAD_CONFIGURATION.into()
 }
 
+/// An error and its causes in one line. Some libraries repeat a cause in what it causes: it is said once.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => said.to_owned(),
+        said => format!("{said}: {cause}"),
+    })
+}
+
 fn complain(error: &impl Display) {
     // Where there is no stderr, there is nobody to complain to.
     writeln!(std::io::stderr(), "tailwater: {error}").ok();
@@ -172,11 +193,12 @@ fn complain(error: &impl Display) {
 
 impl<S: Layer> Layered<S> {
     /// Reads the environment and the file, and lays them under the flags.
-    fn resolve(self) -> anyhow::Result<(S, Vec<String>)> {
-        let env: BTreeMap<String, String> = env::vars_os()
+    fn resolve(self) -> anyhow::Result<Given<S>> {
+        let mut env: BTreeMap<String, String> = env::vars_os()
             .filter_map(|(variable, text)| Some((variable.into_string().ok()?, text.into_string().ok()?)))
-            .filter(|(variable, _)| variable.starts_with(ENV_PREFIX))
             .collect();
+        let foreign = Foreign::pick(&env);
+        env.retain(|variable, _| variable.starts_with(ENV_PREFIX));
         let path = self.config.or_else(|| env.get(CONFIG_ENV).map(PathBuf::from));
         let file = match path {
             None => None,
@@ -186,6 +208,19 @@ impl<S: Layer> Layered<S> {
                 Some((path, text))
             }
         };
-        Ok(Sources { flags: self.settings, env, file }.resolve()?)
+        let (settings, unknown) = Sources { flags: self.settings, env, file }.resolve()?;
+        Ok(Given { settings, foreign, unknown })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("connection refused").context("request failed: connection refused");
+        assert_eq!(in_full(&error.context("no store")), "no store: request failed: connection refused");
+        assert_eq!(in_full(&anyhow::anyhow!("b").context("a")), "a: b");
     }
 }

@@ -21,6 +21,9 @@ use crate::{
 /// How long what is under way in streams may take to settle, once nobody can ask any more.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// How long answers may still go out once the store has ended by itself. Whatever waits for it waits in vain.
+const AFTER_LOSS: Duration = Duration::from_secs(1);
+
 /// The two signals that end the process. Who sends a second one does not want to wait.
 struct Stop {
     interrupt: Signal,
@@ -34,7 +37,8 @@ pub(crate) async fn gateway(config: Serve) -> anyhow::Result<()> {
     let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let meter = tailwater_s2::Metrics::register(&registry)?.into();
-    let opened = store::open(&config.store, config.placement, meter).await?;
+    let opening = Box::pin(store::open(&config.store, config.placement, meter));
+    let Some(opened) = stop.unless_asked(opening).await.transpose()? else { return Ok(()) };
 
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let gateway = Gateway::new(Seed {
@@ -56,10 +60,13 @@ pub(crate) async fn gateway(config: Serve) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     let hurry = CancellationToken::new();
-    if lost.is_some() {
-        hurry.cancel();
-    }
     let mut ended = pin!(server.shut_down(hurry.clone()));
+    if let Some(lost) = lost {
+        hurry.cancel();
+        let ended = timeout(AFTER_LOSS, ended).await.ok();
+        tracing::info!(?ended, "stopped");
+        return Err(lost);
+    }
     let ended = tokio::select! {
         ended = &mut ended => ended,
         () = stop.asked() => {
@@ -72,17 +79,15 @@ pub(crate) async fn gateway(config: Serve) -> anyhow::Result<()> {
     tracker.close();
     let settled = timeout(SETTLE, tracker.wait()).await.is_ok();
     tracing::info!(?ended, settled, "stopped");
-    match lost {
-        Some(lost) => Err(lost),
-        None => opened.close().await,
-    }
+    opened.close().await
 }
 
 /// Runs a store alone.
 pub(crate) async fn store_alone(config: StoreAlone) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let exposure = store::exposure(config.listen, config.token_file.as_deref())?;
-    let store = store::start(&config.data, Some(exposure)).await?;
+    let opening = Box::pin(store::start(&config.data, Some(exposure)));
+    let Some(store) = stop.unless_asked(opening).await.transpose()? else { return Ok(()) };
     let address = store.exposed_addr().context("the store is not exposed")?;
     writeln!(std::io::stdout(), "listening on http://{address}")?;
     tokio::select! {
@@ -124,6 +129,16 @@ fn announce(listeners: &[TcpListener]) -> anyhow::Result<()> {
 impl Stop {
     fn new() -> anyhow::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// What opening a store comes to, which may take long; `None` when the process is told to end before.
+    async fn unless_asked<T>(&mut self, opening: impl Future<Output = T>) -> Option<T> {
+        // Opening first: a store that is open has to be closed. Giving up half way is safe, as a crash would be.
+        tokio::select! {
+            biased;
+            opened = opening => Some(opened),
+            () = self.asked() => None,
+        }
     }
 
     async fn asked(&mut self) {

@@ -32,13 +32,22 @@ pub(crate) struct ServeSettings {
     /// Keep the data in this directory [default: ./tailwater-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Keep the data in this bucket, which AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID and so on tell how to reach
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bucket: Option<String>,
+    /// What the names of all objects in the bucket start with [default: nothing]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) bucket_prefix: Option<String>,
     /// Use the S2 store at this address, instead of one inside the process
     #[arg(long, value_name = "URL")]
     pub(crate) s2_endpoint: Option<String>,
+    /// Use S2 as a service; S2_ACCOUNT_ENDPOINT and S2_BASIN_ENDPOINT say where, if not at s2.dev
+    #[arg(long, value_name = "SERVICE", value_enum)]
+    pub(crate) s2: Option<Service>,
     /// Show the S2 API of the store inside the process to others, here
     #[arg(long, value_name = "ADDR")]
     pub(crate) s2_listen: Option<SocketAddr>,
-    /// The file that holds the token which the store at --s2-endpoint wants, or which clients of --s2-listen must send
+    /// The file that holds the token which --s2-endpoint or --s2 wants, or which clients of --s2-listen must send
     #[arg(long, value_name = "FILE")]
     pub(crate) s2_token_file: Option<PathBuf>,
     /// Put all projects into this basin
@@ -89,6 +98,12 @@ pub(crate) struct StoreSettings {
     /// Keep the data in this directory [default: ./tailwater-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Keep the data in this bucket, which AWS_REGION, AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID and so on tell how to reach
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bucket: Option<String>,
+    /// What the names of all objects in the bucket start with [default: nothing]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) bucket_prefix: Option<String>,
     /// The file that holds the token which clients must send; needed beyond loopback
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -129,6 +144,14 @@ pub(crate) struct Span(pub(crate) Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Size(pub(crate) u64);
+
+/// An S2 that somebody else runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Service {
+    /// Managed S2, by its makers.
+    Cloud,
+}
 
 /// How the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -190,8 +213,16 @@ impl<S: Layer> Sources<S> {
 
 impl Layer for ServeSettings {
     fn or(self, weaker: Self) -> Self {
-        let weaker = match self.names_store() {
-            true => Self { memory: None, data_dir: None, s2_endpoint: None, ..weaker },
+        let weaker = match self.stores() > 0 {
+            true => Self {
+                memory: None,
+                data_dir: None,
+                bucket: None,
+                bucket_prefix: None,
+                s2_endpoint: None,
+                s2: None,
+                ..weaker
+            },
             false => weaker,
         };
         let weaker = match self.basin.is_some() || self.basin_prefix.is_some() {
@@ -202,7 +233,10 @@ impl Layer for ServeSettings {
             listen: self.listen.or(weaker.listen),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
+            bucket: self.bucket.or(weaker.bucket),
+            bucket_prefix: self.bucket_prefix.or(weaker.bucket_prefix),
             s2_endpoint: self.s2_endpoint.or(weaker.s2_endpoint),
+            s2: self.s2.or(weaker.s2),
             s2_listen: self.s2_listen.or(weaker.s2_listen),
             s2_token_file: self.s2_token_file.or(weaker.s2_token_file),
             basin: self.basin.or(weaker.basin),
@@ -220,9 +254,8 @@ impl Layer for ServeSettings {
     }
 
     fn contradiction(&self) -> Option<&'static str> {
-        let stores = [self.memory == Some(true), self.data_dir.is_some(), self.s2_endpoint.is_some()];
-        if stores.into_iter().filter(|named| *named).count() > 1 {
-            return Some("memory, data-dir and s2-endpoint exclude each other: there is one store");
+        if self.stores() > 1 {
+            return Some("memory, data-dir, bucket, s2-endpoint and s2 exclude each other: there is one store");
         }
         (self.basin.is_some() && self.basin_prefix.is_some())
             .then_some("basin and basin-prefix exclude each other: projects share a basin or have their own")
@@ -230,19 +263,26 @@ impl Layer for ServeSettings {
 }
 
 impl ServeSettings {
-    fn names_store(&self) -> bool {
-        self.memory == Some(true) || self.data_dir.is_some() || self.s2_endpoint.is_some()
+    /// How many stores are named.
+    fn stores(&self) -> usize {
+        let inside = [self.memory == Some(true), self.data_dir.is_some(), self.bucket.is_some()];
+        let elsewhere = [self.s2_endpoint.is_some(), self.s2.is_some()];
+        inside.into_iter().chain(elsewhere).filter(|named| *named).count()
     }
 }
 
 impl Layer for StoreSettings {
     fn or(self, weaker: Self) -> Self {
-        let named = self.memory == Some(true) || self.data_dir.is_some();
-        let weaker = if named { Self { memory: None, data_dir: None, ..weaker } } else { weaker };
+        let weaker = match self.stores() > 0 {
+            true => Self { memory: None, data_dir: None, bucket: None, bucket_prefix: None, ..weaker },
+            false => weaker,
+        };
         Self {
             listen: self.listen.or(weaker.listen),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
+            bucket: self.bucket.or(weaker.bucket),
+            bucket_prefix: self.bucket_prefix.or(weaker.bucket_prefix),
             token_file: self.token_file.or(weaker.token_file),
             log_format: self.log_format.or(weaker.log_format),
             log: self.log.or(weaker.log),
@@ -250,15 +290,25 @@ impl Layer for StoreSettings {
     }
 
     fn contradiction(&self) -> Option<&'static str> {
-        (self.memory == Some(true) && self.data_dir.is_some())
-            .then_some("memory and data-dir exclude each other: there is one store")
+        (self.stores() > 1).then_some("memory, data-dir and bucket exclude each other: there is one store")
     }
 }
 
-/// The settings that variables name, each judged alone so that an error can say which.
+impl StoreSettings {
+    /// How many stores are named.
+    fn stores(&self) -> usize {
+        [self.memory == Some(true), self.data_dir.is_some(), self.bucket.is_some()]
+            .into_iter()
+            .filter(|named| *named)
+            .count()
+    }
+}
+
+/// The settings that variables name. Each is judged alone first, so that an error can say which is wrong, and then all
+/// together, because they are one place.
 fn from_env<S: Layer>(env: &BTreeMap<String, String>) -> Result<(S, Vec<String>), SettingsError> {
     let command = S::augment_args(Command::new("settings"));
-    let mut settings = S::default();
+    let mut all = Table::new();
     let mut unknown = Vec::new();
     for (variable, text) in env.iter().filter(|(variable, _)| *variable != CONFIG_ENV) {
         let name = variable.trim_start_matches(ENV_PREFIX).to_ascii_lowercase().replace('_', "-");
@@ -266,15 +316,19 @@ fn from_env<S: Layer>(env: &BTreeMap<String, String>) -> Result<(S, Vec<String>)
             unknown.push(variable.clone());
             continue;
         };
-        let table = Table::from_iter([(name, value_of(text, arg))]);
-        let one = S::deserialize(Value::Table(table)).map_err(|fault| SettingsError::Env {
-            variable: variable.clone(),
-            // What follows says where in a file it stands.
-            fault: fault.message().to_owned(),
-        })?;
-        settings = settings.or(one);
+        let value = value_of(text, arg);
+        settings_of::<S>(Table::from_iter([(name.clone(), value.clone())]), variable)?;
+        all.insert(name, value);
     }
-    Ok((settings, unknown))
+    Ok((settings_of(all, ENV_PREFIX)?, unknown))
+}
+
+fn settings_of<S: Layer>(table: Table, variable: &str) -> Result<S, SettingsError> {
+    S::deserialize(Value::Table(table)).map_err(|fault| SettingsError::Env {
+        variable: variable.to_owned(),
+        // What follows says where in a file it stands.
+        fault: fault.message().to_owned(),
+    })
 }
 
 /// A variable's text, as a file would have it.
@@ -409,6 +463,35 @@ mod tests {
         let flags = ServeSettings { basin_prefix: Some("prefix".to_owned()), ..ServeSettings::default() };
         let settings = resolved(flags, &[], file);
         assert_eq!((settings.basin, settings.data_dir), (None, Some("d".into())));
+    }
+
+    #[test]
+    fn a_prefix_belongs_to_the_bucket_that_it_was_named_with() {
+        let file = "bucket = 'b'\nbucket-prefix = 'p'";
+        let bucket = |s: ServeSettings| (s.bucket, s.bucket_prefix);
+        let (b, p, q) = (Some("b".to_owned()), Some("p".to_owned()), Some("q".to_owned()));
+        assert_eq!(bucket(resolved(ServeSettings::default(), &[], file)), (b.clone(), p.clone()));
+        assert_eq!(bucket(resolved(ServeSettings::default(), &[("TAILWATER_BUCKET", "q")], file)), (q.clone(), None));
+        let flags = ServeSettings { bucket_prefix: q.clone(), ..ServeSettings::default() };
+        assert_eq!(bucket(resolved(flags, &[], file)), (b, q.clone()));
+        let both = [("TAILWATER_BUCKET", "q"), ("TAILWATER_BUCKET_PREFIX", "p")];
+        assert_eq!(bucket(resolved(ServeSettings::default(), &both, "memory = true")), (q, p));
+    }
+
+    #[test]
+    fn every_two_stores_in_one_place_exclude_each_other() {
+        let stores = ["memory = true", "data-dir = 'd'", "bucket = 'b'", "s2-endpoint = 'http://s2:1'", "s2 = 'cloud'"];
+        for (at, one) in stores.into_iter().enumerate() {
+            assert!(sources(ServeSettings::default(), &[], one).resolve().is_ok(), "{one}");
+            for other in &stores[at + 1..] {
+                let fault = refused(ServeSettings::default(), &[], &format!("{one}\n{other}"));
+                assert!(fault.starts_with("file: memory, data-dir, bucket, s2-endpoint and s2 exclude"), "{fault}");
+            }
+        }
+        let env = [("TAILWATER_DATA_DIR", "d"), ("TAILWATER_MEMORY", "1")];
+        assert!(refused(ServeSettings::default(), &env, "").starts_with("environment: "));
+        let alone = |text: &str| toml::from_str::<StoreSettings>(text).unwrap().contradiction();
+        assert!(alone("bucket = 'b'").is_none() && alone("bucket = 'b'\nmemory = true").is_some());
     }
 
     #[test]

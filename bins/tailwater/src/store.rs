@@ -4,8 +4,8 @@ use std::{fs, future::pending, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use tailwater_s2::{
-    EmbeddedStore, EmbeddedStoreConfig, Endpoint, Exposure, Meter, Placement, S2Upstream, S2UpstreamConfig, Secret,
-    Storage, StoreEnd,
+    EmbeddedStore, EmbeddedStoreConfig, Exposure, Meter, Placement, S2Upstream, S2UpstreamConfig, Secret, Storage,
+    StoreEnd,
 };
 use tailwater_upstream::Upstream;
 
@@ -46,7 +46,7 @@ pub(crate) async fn open(store: &Store, placement: Placement, meter: Meter) -> a
                 // A store without access control takes any token, but wants one.
                 None => Secret::from("none"),
             };
-            let config = S2UpstreamConfig::new(Endpoint::Url(endpoint.clone()), token, placement);
+            let config = S2UpstreamConfig::new(endpoint.clone(), token, placement);
             let upstream = S2Upstream::new(config, meter)?;
             Ok(Opened { upstream: Arc::new(upstream), embedded: None })
         }
@@ -67,6 +67,7 @@ pub(crate) async fn start(data: &Data, expose: Option<Exposure>) -> anyhow::Resu
     let storage = match data {
         Data::Memory => Storage::Memory,
         Data::Directory(directory) => Storage::Directory(directory.clone()),
+        Data::Bucket(config) => Storage::Bucket(config.clone()),
     };
     let config = EmbeddedStoreConfig { expose, ..EmbeddedStoreConfig::new(storage) };
     EmbeddedStore::start(config).await.context("the embedded store cannot be started")

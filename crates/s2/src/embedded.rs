@@ -81,9 +81,26 @@ pub enum EmbeddedStoreError {
         #[source]
         source: std::io::Error,
     },
-    /// The bucket or the directory cannot be used.
+    /// The directory cannot be used by the database.
     #[error("the object store cannot be used")]
     ObjectStore(#[from] object_store::Error),
+    /// The bucket cannot be reached, does not exist, or is not ours to use.
+    #[error("bucket {bucket} cannot be used")]
+    Bucket {
+        /// The bucket.
+        bucket: String,
+        /// Why not.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The bucket does not answer, or lets nothing be written.
+    #[error("bucket {bucket} could not be opened within {within:?}")]
+    BucketTimeout {
+        /// The bucket.
+        bucket: String,
+        /// How long it was waited for.
+        within: Duration,
+    },
     /// The database could not be opened or closed.
     #[error("the database failed")]
     Database(#[from] slatedb::Error),

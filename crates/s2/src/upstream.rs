@@ -11,9 +11,9 @@ use s2_sdk::{
     S2, S2Stream,
     error::{ErrorCode, RequestError},
     types::{
-        AppendRetryPolicy, Http2Config, ListStreamsInput, ReadFrom as SdkFrom, ReadInput, ReadLimits,
-        ReadSessionConfig, ReadSessionRetryPolicy, ReadStart, ReadStop, RetryConfig, S2Config, S2Endpoints,
-        ValidationError,
+        AccountEndpoint, AppendRetryPolicy, BasinEndpoint, Http2Config, ListStreamsInput, ReadFrom as SdkFrom,
+        ReadInput, ReadLimits, ReadSessionConfig, ReadSessionRetryPolicy, ReadStart, ReadStop, RetryConfig, S2Config,
+        S2Endpoints, ValidationError,
     },
 };
 use tailwater_log::MAX_BATCH_RECORDS;
@@ -62,6 +62,13 @@ pub enum Endpoint {
     Url(String),
     /// Managed S2.
     Cloud,
+    /// At two addresses of one scheme, as managed S2 is.
+    Domains {
+        /// The URL for what concerns the account: which basins there are.
+        account: String,
+        /// The URL for what concerns a basin. Where its host starts with `{basin}.`, each basin has a sub-domain.
+        basin: String,
+    },
 }
 
 /// What an [`S2Upstream`] needs to know.
@@ -137,12 +144,7 @@ impl S2UpstreamConfig {
     }
 
     fn client(&self, purpose: Purpose) -> Result<S2, S2UpstreamError> {
-        let endpoints = match &self.endpoint {
-            Endpoint::Cloud => S2Endpoints::for_cloud(),
-            Endpoint::Url(url) => {
-                S2Endpoints::for_endpoint(url).map_err(|rule| S2UpstreamError::Endpoint { url: url.clone(), rule })?
-            }
-        };
+        let endpoints = self.endpoint.endpoints()?;
         let request_timeout = match purpose {
             Purpose::Tails | Purpose::Reads => READ_ATTEMPT,
             Purpose::Appends => self.append_timeout,
@@ -161,14 +163,35 @@ impl S2UpstreamConfig {
             .with_request_timeout(request_timeout)
             .with_connection_timeout(self.append_timeout / CONNECT_SHARE)
             // Without TLS there is nothing to verify, and loading CA roots would fail where there are none.
-            .with_insecure_skip_cert_verification(self.is_plain_text());
+            .with_insecure_skip_cert_verification(self.endpoint.is_plain_text());
         Ok(S2::new(config)?)
+    }
+}
+
+impl Endpoint {
+    fn endpoints(&self) -> Result<S2Endpoints, S2UpstreamError> {
+        let refused = |url: &str| {
+            let url = url.to_owned();
+            |rule| S2UpstreamError::Endpoint { url, rule }
+        };
+        match self {
+            Self::Cloud => Ok(S2Endpoints::for_cloud()),
+            Self::Url(url) => S2Endpoints::for_endpoint(url).map_err(refused(url)),
+            Self::Domains { account, basin } => S2Endpoints::new(
+                AccountEndpoint::new(account).map_err(refused(account))?,
+                BasinEndpoint::new(basin).map_err(refused(basin))?,
+            )
+            .map_err(refused(basin)),
+        }
     }
 
     fn is_plain_text(&self) -> bool {
-        match &self.endpoint {
-            Endpoint::Cloud => false,
-            Endpoint::Url(url) => url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://")),
+        match self {
+            Self::Cloud => false,
+            // Both have one scheme, or are refused.
+            Self::Url(url) | Self::Domains { account: url, .. } => {
+                url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"))
+            }
         }
     }
 }

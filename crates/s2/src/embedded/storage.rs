@@ -8,7 +8,14 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, memory::InMemory};
+use futures_util::StreamExt as _;
+use object_store::{
+    ObjectStore, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder},
+    local::LocalFileSystem,
+    memory::InMemory,
+    path::Path as ObjectPath,
+};
 use rustix::fs::FlockOperation;
 use slatedb::{
     Db, Settings,
@@ -18,6 +25,7 @@ use slatedb::{
         foyer::{FoyerCache, FoyerCacheOptions},
     },
 };
+use tokio::time::timeout;
 
 use super::EmbeddedStoreError;
 use crate::Secret;
@@ -34,6 +42,13 @@ const L0_FILE: ByteSize = ByteSize::mib(8);
 /// How soon a write-ahead log file goes once it is not needed: at 200 flushes a second, the default of 10 minutes leaves
 /// a hundred thousand of them.
 const WAL_CLEANUP: Duration = Duration::from_secs(15);
+/// How long a bucket may take to say what it holds, before its data is opened.
+const BUCKET_ANSWER: Duration = Duration::from_secs(20);
+/// How long it may take to open a bucket's data. A crash leaves a log to replay, of seconds; but where writing is not
+/// allowed, the database tries for ever.
+const BUCKET_OPEN: Duration = Duration::from_secs(120);
+/// Attempts again of one request to a bucket. The database tries without end on top of it; here a fault should show.
+const BUCKET_RETRIES: usize = 3;
 /// How soon merged files go.
 const COMPACTED_CLEANUP: Duration = Duration::from_secs(60);
 
@@ -49,8 +64,8 @@ pub enum Storage {
     Bucket(BucketConfig),
 }
 
-/// A bucket that speaks S3.
-#[derive(Debug, Clone)]
+/// A bucket that speaks S3, conditional `PUT` included.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketConfig {
     /// The bucket.
     pub bucket: String,
@@ -64,6 +79,8 @@ pub struct BucketConfig {
     pub access_key: Option<String>,
     /// What belongs to the access key.
     pub secret_key: Option<Secret>,
+    /// What belongs to an access key that is valid for a while only.
+    pub session_token: Option<Secret>,
     /// Whether the endpoint may be plain `http`.
     pub allow_http: bool,
 }
@@ -83,24 +100,41 @@ pub(super) async fn open(storage: &Storage, flush_interval: Duration) -> Result<
             let files = LocalFileSystem::new_with_prefix(directory)?.with_fsync(true);
             (Arc::new(files), "", Some(lock))
         }
-        Storage::Bucket(config) => (Arc::new(config.open()?), config.prefix.as_str(), None),
+        Storage::Bucket(config) => (Arc::new(config.open().await?), config.prefix.as_str(), None),
     };
     let settings = settings(flush_interval);
     let takeover = settings.manifest_poll_interval;
-    let db = Db::builder(prefix, objects).with_settings(settings).with_db_cache(Arc::new(cache()), 0).build().await?;
-    if matches!(storage, Storage::Bucket(_)) {
-        // A process that had the bucket before learns of us when it looks next, and may answer reads until then.
-        tokio::time::sleep(takeover).await;
-    }
+    let opening = Db::builder(prefix, objects).with_settings(settings).with_db_cache(Arc::new(cache()), 0).build();
+    let Storage::Bucket(config) = storage else { return Ok(Opened { db: opening.await?, _lock: lock }) };
+    let db = timeout(BUCKET_OPEN, opening).await.map_err(|_| config.late(BUCKET_OPEN))??;
+    // A process that had the bucket before learns of us when it looks next, and may answer reads until then.
+    tokio::time::sleep(takeover).await;
     Ok(Opened { db, _lock: lock })
 }
 
 impl BucketConfig {
-    fn open(&self) -> Result<impl ObjectStore, object_store::Error> {
+    /// Opens the bucket, and looks into it: one that is not there, or not ours, is found here.
+    async fn open(&self) -> Result<AmazonS3, EmbeddedStoreError> {
+        let unusable = |source| EmbeddedStoreError::Bucket { bucket: self.bucket.clone(), source };
+        let objects = self.client().map_err(unusable)?;
+        let prefix = ObjectPath::from(self.prefix.as_str());
+        let first = timeout(BUCKET_ANSWER, async { objects.list(Some(&prefix)).next().await });
+        match first.await.map_err(|_| self.late(BUCKET_ANSWER))? {
+            Some(Err(source)) => Err(unusable(source)),
+            Some(Ok(_)) | None => Ok(objects),
+        }
+    }
+
+    fn late(&self, within: Duration) -> EmbeddedStoreError {
+        EmbeddedStoreError::BucketTimeout { bucket: self.bucket.clone(), within }
+    }
+
+    fn client(&self) -> Result<AmazonS3, object_store::Error> {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket)
             .with_region(&self.region)
-            .with_allow_http(self.allow_http);
+            .with_allow_http(self.allow_http)
+            .with_retry(RetryConfig { max_retries: BUCKET_RETRIES, ..RetryConfig::default() });
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
@@ -109,6 +143,9 @@ impl BucketConfig {
         }
         if let Some(key) = &self.secret_key {
             builder = builder.with_secret_access_key(key.reveal());
+        }
+        if let Some(token) = &self.session_token {
+            builder = builder.with_token(token.reveal());
         }
         builder.build()
     }
@@ -166,6 +203,7 @@ mod tests {
             endpoint: None,
             access_key: Some("id".to_owned()),
             secret_key: Some("hunter2".into()),
+            session_token: Some("hunter2".into()),
             allow_http: false,
         };
         assert!(!format!("{config:?}").contains("hunter2"));
@@ -180,9 +218,10 @@ mod tests {
             endpoint: Some("http://127.0.0.1:9".to_owned()),
             access_key: None,
             secret_key: None,
+            session_token: None,
             allow_http: true,
         };
-        assert!(config.open().is_ok());
+        assert!(config.client().is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, also what has no test attribute")]
 
 mod basins;
+mod domains;
 mod embedded;
 mod failures;
 mod harness;

@@ -280,6 +280,7 @@ impl From<AppendError> for OpError {
         match error {
             AppendError::Busy { retry_after } => Self::Unavailable { retry_after, cause: None },
             AppendError::Unavailable { cause, .. } => Self::Unavailable { retry_after: None, cause: Some(cause) },
+            AppendError::TooManyProjects { limit } => Self::TooManyProjects { limit },
             AppendError::Refused { cause } => Self::StoreRefused { cause: Some(cause) },
             AppendError::SeqMismatch { .. } | AppendError::TokenMismatch { .. } | AppendError::DeletionPending => {
                 Self::Unavailable { retry_after: None, cause: Some(Cause::from(error)) }

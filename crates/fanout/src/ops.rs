@@ -153,6 +153,12 @@ pub enum OpError {
     /// The gateway serves as many streams as it may.
     #[error("the gateway serves as many streams as it may")]
     TooManyStreams,
+    /// The stream's project would be a new one, and the store holds as many as it may.
+    #[error("the store holds {limit} projects, which is as many as it may")]
+    TooManyProjects {
+        /// The limit.
+        limit: usize,
+    },
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Draining,
@@ -234,6 +240,7 @@ impl OpError {
             Self::Fork(fork) => Self::Fork(*fork),
             Self::StreamBusy => Self::StreamBusy,
             Self::TooManyStreams => Self::TooManyStreams,
+            Self::TooManyProjects { limit } => Self::TooManyProjects { limit: *limit },
             Self::Draining => Self::Draining,
             Self::Unavailable { retry_after, .. } => Self::Unavailable { retry_after: *retry_after, cause: None },
             Self::OutcomeUnknown => Self::OutcomeUnknown,
@@ -247,7 +254,7 @@ impl OpError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Refused(_) | Self::Conflict { .. } | Self::Misplaced(_) | Self::Fork(_) => Fault::Client,
-            Self::StreamBusy | Self::TooManyStreams | Self::Draining => Fault::Gateway,
+            Self::StreamBusy | Self::TooManyStreams | Self::TooManyProjects { .. } | Self::Draining => Fault::Gateway,
             Self::Unavailable { .. } | Self::OutcomeUnknown | Self::Unreadable { .. } | Self::StoreRefused { .. } => {
                 Fault::Upstream
             }
@@ -264,6 +271,7 @@ impl OpError {
             | Self::Unavailable { .. }
             | Self::OutcomeUnknown => true,
             Self::Refused(_)
+            | Self::TooManyProjects { .. }
             | Self::Conflict { .. }
             | Self::Misplaced(_)
             | Self::Fork(_)
@@ -288,6 +296,7 @@ mod tests {
             (OpError::Fork(ForkError::TooDeep), Fault::Client, false),
             (OpError::StreamBusy, Fault::Gateway, true),
             (OpError::TooManyStreams, Fault::Gateway, true),
+            (OpError::TooManyProjects { limit: 1 }, Fault::Gateway, false),
             (OpError::Draining, Fault::Gateway, true),
             (OpError::Unavailable { retry_after, cause: cause() }, Fault::Upstream, true),
             (OpError::OutcomeUnknown, Fault::Upstream, true),

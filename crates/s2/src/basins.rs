@@ -13,7 +13,7 @@ use s2_sdk::{
     S2,
     error::{ErrorCode, RequestError},
     types::{
-        BasinConfig, BasinName, CreateBasinInput, DeleteOnEmptyConfig, RetentionPolicy, StreamConfig,
+        BasinConfig, BasinName, CreateBasinInput, DeleteOnEmptyConfig, ListBasinsInput, RetentionPolicy, StreamConfig,
         TimestampingConfig, TimestampingMode,
     },
 };
@@ -24,6 +24,9 @@ use crate::translate;
 
 /// How long an emptied stream stays, so that stale offsets into it stay recognisable.
 const DELETE_ON_EMPTY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many projects with a basin of their own there may be. Whoever can write can name a new project, and a basin is
+/// not free; processes that make some at the same time may pass the limit by a few.
+pub(crate) const MAX_PROJECTS: usize = 1_000;
 /// Of how many basins is remembered that they are fit; beyond, some are looked at again.
 const MAX_KNOWN: usize = 4096;
 
@@ -50,6 +53,7 @@ pub enum UnfitBasin {
 pub(crate) struct Basins {
     s2: S2,
     accept_finite_retention: bool,
+    max_projects: usize,
     known: Mutex<HashMap<BasinName, Arc<OnceCell<()>>>>,
 }
 
@@ -57,8 +61,8 @@ pub(crate) struct Basins {
 const DEFAULT_RETENTION: RetentionPolicy = RetentionPolicy::Age(7 * 24 * 60 * 60);
 
 impl Basins {
-    pub(crate) fn new(s2: S2, accept_finite_retention: bool) -> Self {
-        Self { s2, accept_finite_retention, known: Mutex::default() }
+    pub(crate) fn new(s2: S2, accept_finite_retention: bool, max_projects: usize) -> Self {
+        Self { s2, accept_finite_retention, max_projects, known: Mutex::default() }
     }
 
     /// Returns once the basin exists and is fit. Asks S2 once per basin, however many callers wait; a failure is
@@ -102,6 +106,7 @@ impl Basins {
     }
 
     async fn create(&self, basin: &BasinName) -> Result<(), AppendError> {
+        self.make_room_for(basin).await?;
         match self.s2.create_basin(CreateBasinInput::new(basin.clone()).with_config(config())).await {
             Ok(_) => {
                 tracing::info!(%basin, "created a basin");
@@ -114,6 +119,21 @@ impl Basins {
             }
             Err(e) => Err(not_appended(e)),
         }
+    }
+
+    /// Refuses another basin where there are as many as there may be; those of the account that are not ours count too.
+    async fn make_room_for(&self, basin: &BasinName) -> Result<(), AppendError> {
+        let page = match self.s2.list_basins(ListBasinsInput::new().with_limit(self.max_projects)).await {
+            Ok(page) => page,
+            // A token that may create but not look: the account's own limit has to do.
+            Err(e) if translate::is_code(&e, ErrorCode::PermissionDenied) => return Ok(()),
+            Err(e) => return Err(not_appended(e)),
+        };
+        if page.values.len() >= self.max_projects {
+            tracing::warn!(%basin, limit = self.max_projects, "there are as many basins as there may be");
+            return Err(AppendError::TooManyProjects { limit: self.max_projects });
+        }
+        Ok(())
     }
 
     fn check(&self, basin: &BasinName, config: &BasinConfig) -> Result<(), AppendError> {
@@ -151,6 +171,7 @@ fn not_appended(error: RequestError) -> AppendError {
         other @ (AppendError::SeqMismatch { .. }
         | AppendError::TokenMismatch { .. }
         | AppendError::DeletionPending
+        | AppendError::TooManyProjects { .. }
         | AppendError::Busy { .. }
         | AppendError::Refused { .. }) => other,
     }

@@ -88,6 +88,7 @@ impl Metrics {
             AppendError::SeqMismatch { .. } => "seq_mismatch",
             AppendError::TokenMismatch { .. } => "token_mismatch",
             AppendError::DeletionPending => "deletion_pending",
+            AppendError::TooManyProjects { .. } => "too_many_projects",
             AppendError::Busy { .. } => "busy",
             AppendError::Unavailable { .. } => "unavailable",
             AppendError::Refused { .. } => "refused",

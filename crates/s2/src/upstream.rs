@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     Secret,
-    basins::Basins,
+    basins::{Basins, MAX_PROJECTS},
     metrics::{Meter, Operation},
     naming::{Place, Placement},
     session,
@@ -84,6 +84,8 @@ pub struct S2UpstreamConfig {
     pub append_timeout: Duration,
     /// Write to basins whose records expire, too. State may then be lost; for accounts that allow nothing else.
     pub accept_finite_retention: bool,
+    /// How many projects with a basin of their own there may be, at most 1,000: fewer where a basin costs.
+    pub max_projects: usize,
     pub(crate) single_owner: bool,
 }
 
@@ -139,6 +141,7 @@ impl S2UpstreamConfig {
             placement,
             append_timeout: APPEND_TIMEOUT,
             accept_finite_retention: false,
+            max_projects: MAX_PROJECTS,
             single_owner: false,
         }
     }
@@ -209,7 +212,7 @@ impl S2Upstream {
         let reads = config.client(Purpose::Reads)?;
         let inner = Inner {
             tails: config.client(Purpose::Tails)?,
-            basins: Basins::new(reads.clone(), config.accept_finite_retention),
+            basins: Basins::new(reads.clone(), config.accept_finite_retention, config.max_projects.min(MAX_PROJECTS)),
             reads,
             appends,
             placement: config.placement,

@@ -25,7 +25,7 @@
 //! | 500 | `stream_unreadable` | |
 //! | 501 | `reserved_name` | |
 //! | 502 | `store_refused` | |
-//! | 503 | `stream_busy`, `over_capacity`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
+//! | 503 | `stream_busy`, `over_capacity`, `too_many_projects`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
 //!
 //! What caused an error is logged here, once, and not sent.
 
@@ -224,6 +224,7 @@ impl From<OpError> for Problem {
             OpError::Fork(fork) => fork_refused(*fork),
             OpError::StreamBusy => unavailable("stream_busy", "Stream busy").again_after(SOON),
             OpError::TooManyStreams => unavailable("over_capacity", "Over capacity").again_after(SOON),
+            OpError::TooManyProjects { .. } => unavailable("too_many_projects", "Too many projects").again_after(LATER),
             OpError::Draining => unavailable("draining", "Shutting down").again_after(SOON),
             OpError::Unavailable { retry_after, .. } => {
                 log(&error);
@@ -356,6 +357,7 @@ mod tests {
             (ForkError::TooDeep.into(), 400),
             (OpError::StreamBusy, 503),
             (OpError::TooManyStreams, 503),
+            (OpError::TooManyProjects { limit: 4 }, 503),
             (OpError::Draining, 503),
             (OpError::Unavailable { retry_after: None, cause: Some("secret".into()) }, 503),
             (OpError::OutcomeUnknown, 503),

@@ -43,6 +43,12 @@ pub enum AppendError {
     /// The stream is being deleted in the store; its name can be used again in a moment. Nothing was appended.
     #[error("the store is deleting a stream of this name")]
     DeletionPending,
+    /// The stream's project would be a new one, and the store holds as many as it may. Nothing was appended.
+    #[error("the store holds {limit} projects, which is as many as it may")]
+    TooManyProjects {
+        /// The limit.
+        limit: usize,
+    },
     /// The store asks for patience (429 and the like). Nothing was appended.
     #[error("the store asks for patience")]
     Busy {
@@ -105,6 +111,7 @@ impl AppendError {
             Self::SeqMismatch { .. }
             | Self::TokenMismatch { .. }
             | Self::DeletionPending
+            | Self::TooManyProjects { .. }
             | Self::Busy { .. }
             | Self::Refused { .. } => Fate::NotAppended,
         }
@@ -115,7 +122,10 @@ impl AppendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::DeletionPending | Self::Busy { .. } | Self::Unavailable { .. } => true,
-            Self::SeqMismatch { .. } | Self::TokenMismatch { .. } | Self::Refused { .. } => false,
+            Self::SeqMismatch { .. }
+            | Self::TokenMismatch { .. }
+            | Self::TooManyProjects { .. }
+            | Self::Refused { .. } => false,
         }
     }
 
@@ -124,6 +134,7 @@ impl AppendError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::SeqMismatch { .. } | Self::TokenMismatch { .. } | Self::Refused { .. } => Fault::Gateway,
+            Self::TooManyProjects { .. } => Fault::Gateway,
             Self::DeletionPending | Self::Busy { .. } | Self::Unavailable { .. } => Fault::Upstream,
         }
     }

@@ -159,3 +159,35 @@ fn a_store_that_goes_away_and_comes_back_leaves_its_gateway_running() {
         assert_ne!(live.body.read_line(&mut line).unwrap(), 0, "the reader has stayed");
     }
 }
+
+#[test]
+fn a_disk_that_takes_no_more_is_503_in_time_and_readers_stay_until_it_does() {
+    let directory = tempdir().unwrap();
+    let gateway = Program::serve(directory.path(), &[]);
+    gateway.streams().create("s", "a");
+    let mut live = gateway.streams().follow("s");
+    // Where the store's log belongs stands a file: like a full disk, every write fails, and it can be mended.
+    let (log, aside) = (directory.path().join("data/wal"), directory.path().join("data/wal-aside"));
+    fs::rename(&log, &aside).unwrap();
+    fs::write(&log, "").unwrap();
+    let began = Instant::now();
+    let refused = gateway.streams().append("s", "b").expect(503);
+    assert!(refused.header("retry-after").is_some());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let landed_late = refused.code() == "outcome_unknown";
+    fs::remove_file(&log).unwrap();
+    fs::rename(&aside, &log).unwrap();
+
+    eventually("appends land", || {
+        let headers =
+            [("content-type", "text/plain"), ("producer-id", "p"), ("producer-epoch", "0"), ("producer-seq", "0")];
+        [200, 204].contains(&gateway.streams().send("POST", "s", &headers, "c").status)
+    });
+    let whole = gateway.streams().read("s");
+    assert!(whole == "ac" || (landed_late && whole == "abc"), "{whole}");
+    let mut line = String::new();
+    while line.trim_end() != "data:c" {
+        line.clear();
+        assert_ne!(live.body.read_line(&mut line).unwrap(), 0, "the reader has stayed");
+    }
+}

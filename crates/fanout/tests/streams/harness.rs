@@ -56,7 +56,7 @@ impl Pod {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
         let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
-        metrics.iter().map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value()).sum()
+        metrics.iter().map(|metric| metric.get_counter().value() + metric.get_gauge().value()).sum()
     }
 
     /// The batches that ended in one way.
@@ -65,7 +65,7 @@ impl Pod {
         let family = families.iter().find(|family| family.name() == "tailwater_writes_total");
         let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
         let labelled = metrics.iter().find(|metric| metric.get_label()[0].value() == outcome);
-        labelled.map_or(0.0, |metric| metric.get_counter().get_value())
+        labelled.map_or(0.0, |metric| metric.get_counter().value())
     }
 
     pub(crate) async fn shut_down(&self) {

@@ -150,3 +150,21 @@ async fn projects_that_share_a_basin_do_not_share_streams() {
         assert_eq!(ack.start.seq, 0);
     }
 }
+
+#[tokio::test]
+async fn a_project_too_many_is_refused_and_those_that_are_there_go_on() {
+    let h = Harness::start().await;
+    let placement = Placement::basin_per_project("tailwater").unwrap();
+    let mut config = h.store.upstream_config(placement);
+    config.max_projects = 2;
+    let upstream = S2Upstream::new(config, meter().1).unwrap();
+    for project in ["a", "b"] {
+        upstream.append(&StreamKey::new(project, "s"), messages(&["x"])).await.unwrap();
+    }
+    let third = StreamKey::new("c", "s");
+    let refused = upstream.append(&third, messages(&["x"])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::TooManyProjects { limit: 2 }), "{refused:?}");
+    assert!(!refused.is_retryable());
+    assert!(matches!(upstream.check_tail(&third).await, Err(tailwater_upstream::ReadError::NotFound)));
+    upstream.append(&StreamKey::new("a", "other"), messages(&["x"])).await.unwrap();
+}

@@ -29,11 +29,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-pub(crate) use self::{
-    ingest::breaks_json,
-    live::{Pulse, ReaderGuard},
-    writes::NewStream,
-};
+pub(crate) use self::{ingest::breaks_json, live::ReaderGuard, writes::NewStream};
 use self::{
     live::Live,
     present::Present,
@@ -43,10 +39,11 @@ use crate::{
     batch::{Batch, Bell},
     clock::StoreClock,
     config::{Config, MAILBOX, TICK},
+    feed::{Feed, RingPool},
+    history::HistoryCache,
     logread::{LogEvent, LogReader},
-    metrics::{Counted, Metrics},
+    metrics::{Counted, Limit, Metrics},
     ops::{Appended, Created, OpError, Post},
-    ring::Ring,
     sweep::Listing,
 };
 
@@ -69,7 +66,7 @@ pub(crate) enum Message {
     /// The stream as it is now, and what the ring holds from an offset on.
     Look { at: LookAt, reply: Reply<Look> },
     /// Follow the stream from an offset on.
-    Join { from: ReadOffset, reply: Reply<Joined> },
+    Join { from: ReadOffset, arrival: Arrival, reply: Reply<Joined> },
     /// A fork needs this stream's data.
     Refer {
         reference: Reference,
@@ -81,6 +78,15 @@ pub(crate) enum Message {
     References { reply: Reply<Vec<Reference>> },
     /// A fork needs it no longer.
     Release { reference: Reference, reply: Reply<()> },
+}
+
+/// Whether a reader that joins is counted already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It comes for the first time: it may be one too many.
+    New,
+    /// It was let in before, and goes on.
+    Again,
 }
 
 /// How to look at a stream.
@@ -110,7 +116,9 @@ pub(crate) struct Joined {
     pub(crate) batches: Option<Vec<Arc<Batch>>>,
     pub(crate) bell: async_broadcast::Receiver<Bell>,
     pub(crate) guard: ReaderGuard,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) feed: Arc<Feed>,
+    /// The feed's turn at that moment.
+    pub(crate) turn: u64,
 }
 
 /// What a stream's end leaves to be done elsewhere.
@@ -134,6 +142,8 @@ pub(crate) struct Seed {
     pub(crate) config: Arc<Config>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<StoreClock>,
+    pub(crate) rings: Arc<RingPool>,
+    pub(crate) history: Arc<HistoryCache>,
     pub(crate) tracker: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     pub(crate) chores: mpsc::Sender<Chore>,
@@ -176,8 +186,7 @@ pub(crate) struct Actor {
     state: StreamState,
     /// `state` for readers, until the next record.
     view: Option<Arc<StreamState>>,
-    ring: Ring,
-    ring_bytes: i64,
+    feed: Arc<Feed>,
     live: Live,
     present: Present,
     writes: Writes,
@@ -223,14 +232,14 @@ impl Actor {
     fn new(seed: Seed) -> Self {
         let counted = Counted::new(&seed.metrics.active_streams);
         let reader = LogReader::new(Arc::clone(&seed.upstream), seed.key.clone());
+        let feed = Feed::new(&seed.rings, seed.config.ring_bytes);
         Self {
-            ring: Ring::new(0, seed.config.ring_bytes),
-            live: Live::new(),
+            live: Live::new(Arc::clone(&feed)),
+            feed,
             present: Present::default(),
             writes: Writes::new(),
             state: StreamState::default(),
             view: None,
-            ring_bytes: 0,
             todo: VecDeque::new(),
             pending: FuturesUnordered::new(),
             phase: Phase::Activating,
@@ -258,7 +267,6 @@ impl Actor {
         while let Ok(message) = messages.try_recv() {
             message.end(error.as_ref());
         }
-        self.seed.metrics.ring_bytes.sub(self.ring_bytes);
         debug!(stream = %self.seed.key, failed = error.is_some(), "the stream's actor has retired");
     }
 
@@ -328,7 +336,6 @@ impl Actor {
             }
         }
         self.tend_session();
-        self.report_ring();
     }
 
     fn on_message(&mut self, message: Message) {
@@ -336,12 +343,21 @@ impl Actor {
         if self.phase == Phase::Serving {
             self.last_use = Instant::now();
         }
+        // What releases a source must not be lost, and comes from no client.
+        let is_bounded = !matches!(message, Message::Release { .. });
+        if is_bounded && self.todo.len() + self.present.waiting() >= self.seed.config.max_waiting_requests {
+            self.seed.metrics.refused(Limit::WaitingRequests);
+            return message.end(Some(&OpError::StreamBusy));
+        }
         self.todo.push_back(Request { message, fresh: false, put_off: 0 });
     }
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Activated(Ok(activated)) => self.on_activated(*activated),
+            Done::Activated(Ok(activated)) => {
+                self.seed.history.forget_native(&self.seed.key);
+                self.on_activated(*activated);
+            }
             Done::Activated(Err(error)) => self.fail(error),
             Done::Tail(tail) => self.on_tail(tail),
             Done::Gap(records) => self.on_gap(records),
@@ -386,8 +402,21 @@ impl Actor {
             Message::Release { reference, reply } => self.queue_release(reference, reply, request.fresh),
             Message::References { reply } => self.list_references(reply),
             Message::Look { at, reply } => self.look(at, reply),
-            Message::Join { from, reply } => self.join(from, reply),
+            Message::Join { from, arrival, reply } => match self.check_room(arrival) {
+                Ok(()) => self.join(from, reply),
+                Err(error) => answer(reply, Err(error)),
+            },
         }
+    }
+
+    /// Whether there is room for one more live reader.
+    fn check_room(&self, arrival: Arrival) -> Result<(), OpError> {
+        let limit = self.seed.config.max_readers_per_stream;
+        if arrival == Arrival::Again || self.live.readers() < limit {
+            return Ok(());
+        }
+        self.seed.metrics.refused(Limit::ReadersPerStream);
+        Err(OpError::TooManyReaders { limit })
     }
 
     fn look(&mut self, at: LookAt, reply: Reply<Look>) {
@@ -409,7 +438,7 @@ impl Actor {
     /// What the ring holds from a place on.
     fn since(&self, place: Place) -> Option<Vec<Arc<Batch>>> {
         let own = self.state.tail().segment;
-        (place.segment == own).then(|| self.ring.since(place.seq)).flatten()
+        (place.segment == own).then(|| self.feed.since(place.seq)).flatten()
     }
 
     fn view(&mut self) -> Arc<StreamState> {
@@ -452,14 +481,6 @@ impl Actor {
         if self.live.readers() > 0 && self.next_tick <= now {
             self.next_tick = now + TICK;
             self.keep_alive();
-        }
-    }
-
-    fn report_ring(&mut self) {
-        let bytes = i64::try_from(self.ring.bytes()).unwrap_or(i64::MAX);
-        if bytes != self.ring_bytes {
-            self.seed.metrics.ring_bytes.add(bytes - self.ring_bytes);
-            self.ring_bytes = bytes;
         }
     }
 }

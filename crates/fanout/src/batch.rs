@@ -1,10 +1,12 @@
 //! Batches: what an upstream append brought, made once for all readers.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tailwater_log::Record;
-use tailwater_protocol::Offset;
+use tailwater_protocol::{ContentKind, Offset};
+
+use crate::frame::{Frame, Says};
 
 /// A record of the log, with the bytes of a large body put together where it is a commit.
 #[derive(Debug, Clone)]
@@ -24,16 +26,16 @@ impl LogRecord {
 
 /// One message, at its place in the log.
 #[derive(Debug, Clone)]
-pub(crate) struct Message {
+pub struct Message {
     /// The record's sequence number.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// The bytes. In a JSON stream one value, or several joined by commas.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
 }
 
 /// Messages that arrived together, immutable and shared by the ring and the doorbell.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// From here on to `first` the log holds marks only: whoever stands there has missed nothing.
     pub(crate) since: u64,
     /// The sequence number of the first record that it covers.
@@ -48,11 +50,26 @@ pub(crate) struct Batch {
     pub(crate) closes: bool,
     /// The bytes of its messages.
     pub(crate) bytes: usize,
+    /// What readers of Server-Sent Events are sent, one for each thing that it can say; made when first asked for.
+    frames: [OnceLock<Frame>; Says::COUNT],
 }
 
 impl Batch {
+    /// The messages of a stretch of the log; the arguments are the fields of the same names.
+    pub fn new(since: u64, first: u64, next: u64, next_offset: Offset, messages: Vec<Message>, closes: bool) -> Self {
+        let bytes = messages.iter().map(|message| message.body.len()).sum();
+        Self { since, first, next, next_offset, messages, closes, bytes, frames: Default::default() }
+    }
+
+    /// The batch as Server-Sent Events, for all who have had everything before it.
+    pub(crate) fn frame(&self, kind: ContentKind, says: Says) -> &Frame {
+        self.frames[says.index()].get_or_init(|| {
+            Frame::encode(kind, self.messages.iter().map(|message| message.body.as_ref()), self.next_offset, says)
+        })
+    }
+
     /// The messages from a position on.
-    pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = &Message> {
+    pub(crate) fn from(&self, seq: u64) -> impl DoubleEndedIterator<Item = &Message> + Clone {
         let start = self.messages.partition_point(|message| message.seq < seq);
         self.messages[start..].iter()
     }

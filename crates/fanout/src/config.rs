@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tailwater_protocol::ContentType;
 
+use crate::budget::Budget;
+
 /// The settings of the fan-out.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,30 +16,56 @@ pub struct Config {
     pub idle: Duration,
     /// About how many bytes of messages an answer holds: it ends with the message that passes them.
     pub page_bytes: usize,
-    /// The most bytes of recent batches that a stream keeps.
+    /// The most bytes of recent batches that a stream keeps, each counted twice: as it is, and as readers are sent it.
     pub ring_bytes: usize,
+    /// The most bytes of recent batches that all streams keep together.
+    pub ring_total_bytes: usize,
+    /// The most bytes of history that are kept for whoever reads it next.
+    pub history_bytes: usize,
+    /// About how many bytes of history a live reader that is behind takes at a time.
+    pub window_bytes: usize,
+    /// The most bytes of history that all such readers have taken and not got rid of; beyond it they wait.
+    pub window_budget_bytes: usize,
     /// The most streams that are active at once; beyond it requests are refused.
     pub max_streams: usize,
+    /// The most live readers of one stream, long-polls included; beyond it new ones are refused.
+    pub max_readers_per_stream: usize,
     /// The most appends and other writes that wait for one stream.
     pub max_waiting: usize,
+    /// The most requests of whatever kind that wait for one stream's present.
+    pub max_waiting_requests: usize,
     /// For how long the fate of an append is looked into before its client is told that it is unknown.
     pub settle: Duration,
     /// How native streams are served.
     pub native_content_type: ContentType,
 }
 
-impl Default for Config {
-    fn default() -> Self {
+impl Config {
+    /// The defaults, within a budget of memory.
+    #[must_use]
+    pub fn within(budget: Budget) -> Self {
         Self {
             linger: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             page_bytes: 1024 * 1024,
-            ring_bytes: 1024 * 1024,
+            ring_bytes: 2 * 1024 * 1024,
+            ring_total_bytes: budget.rings(),
+            history_bytes: budget.history(),
+            window_bytes: 256 * 1024,
+            window_budget_bytes: budget.windows(),
             max_streams: 100_000,
+            max_readers_per_stream: 100_000,
             max_waiting: 4096,
+            max_waiting_requests: 32_768,
             settle: Duration::from_secs(10),
             native_content_type: ContentType::default_binary(),
         }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::within(Budget::default())
     }
 }
 

@@ -20,11 +20,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    actor::{self, Answer, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
+    actor::{self, Answer, Arrival, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
     clock::StoreClock,
     config::Config,
-    history::{History, Hole},
-    metrics::Metrics,
+    feed::RingPool,
+    history::{History, HistoryCache, Hole, Window, Windows},
+    metrics::{Limit, Metrics},
     ops::{Appended, Create, Created, Head, OpError, Page, Post},
     reader::Reader,
     sweep::Listing,
@@ -58,6 +59,9 @@ struct Inner {
     config: Arc<Config>,
     metrics: Metrics,
     clock: Arc<StoreClock>,
+    rings: Arc<RingPool>,
+    history: Arc<HistoryCache>,
+    windows: Windows,
     tracker: TaskTracker,
     shutdown: CancellationToken,
     streams: DashMap<StreamKey, Slot>,
@@ -76,12 +80,25 @@ impl Gateway {
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         let (chores, waiting) = mpsc::channel(MAX_CHORES);
+        let rings = RingPool::new(seed.config.ring_total_bytes, seed.metrics.ring_bytes.clone());
+        let (config, metrics) = (&seed.config, &seed.metrics);
+        let windows = Windows::new(config.window_budget_bytes, config.window_bytes, metrics.window_bytes.clone());
+        let history = HistoryCache::new(
+            Arc::clone(&seed.upstream),
+            config.history_bytes,
+            metrics.clone(),
+            seed.tracker.clone(),
+            seed.shutdown.clone(),
+        );
         let gateway = Self {
             inner: Arc::new(Inner {
                 upstream: seed.upstream,
                 config: Arc::new(seed.config),
                 metrics: seed.metrics,
                 clock: Arc::default(),
+                rings,
+                history: Arc::new(history),
+                windows,
                 tracker: seed.tracker,
                 shutdown: seed.shutdown,
                 streams: DashMap::new(),
@@ -228,8 +245,14 @@ impl Gateway {
         }
     }
 
+    /// A place in the live feed for a reader that has none yet: there may be too many.
+    pub(crate) async fn join_first(&self, key: &StreamKey, from: ReadOffset) -> Result<Joined, OpError> {
+        self.ask(key, |reply| Message::Join { from, arrival: Arrival::New, reply }).await
+    }
+
+    /// A place in the live feed for a reader that was counted before.
     pub(crate) async fn join(&self, key: &StreamKey, from: ReadOffset) -> Result<Joined, OpError> {
-        self.ask(key, |reply| Message::Join { from, reply }).await
+        self.ask(key, |reply| Message::Join { from, arrival: Arrival::Again, reply }).await
     }
 
     pub(crate) fn upstream(&self) -> &Arc<dyn Upstream> {
@@ -253,12 +276,21 @@ impl Gateway {
     }
 
     pub(crate) fn history(&self, key: &StreamKey) -> History {
-        History {
-            upstream: Arc::clone(&self.inner.upstream),
-            key: key.clone(),
-            metrics: self.inner.metrics.clone(),
-            page_bytes: self.inner.config.page_bytes,
-        }
+        self.history_by(key, self.inner.config.page_bytes)
+    }
+
+    /// The history of a stream for a live reader that is behind: in windows.
+    pub(crate) fn replay(&self, key: &StreamKey) -> History {
+        self.history_by(key, self.inner.config.window_bytes)
+    }
+
+    /// A claim on what readers that are behind may have in hand.
+    pub(crate) fn window(&self) -> Window {
+        self.inner.windows.claim()
+    }
+
+    fn history_by(&self, key: &StreamKey, page_bytes: usize) -> History {
+        History { cache: Arc::clone(&self.inner.history), key: key.clone(), page_bytes }
     }
 
     /// Asks the stream's actor, whichever lives: one that has retired gives the request back unseen.
@@ -291,6 +323,7 @@ impl Gateway {
             return Err(OpError::Draining);
         }
         if self.inner.streams.len() >= self.inner.config.max_streams {
+            self.inner.metrics.refused(Limit::Streams);
             return Err(OpError::TooManyStreams);
         }
         match self.inner.streams.entry(key.clone()) {
@@ -312,6 +345,8 @@ impl Gateway {
             config: Arc::clone(&inner.config),
             metrics: inner.metrics.clone(),
             clock: Arc::clone(&inner.clock),
+            rings: Arc::clone(&inner.rings),
+            history: Arc::clone(&inner.history),
             tracker: inner.tracker.clone(),
             shutdown: inner.shutdown.clone(),
             chores: inner.chores.clone(),

@@ -8,12 +8,16 @@
 //! | `gateway` | streams by name; forks, which touch two of them |
 //! | `ops` | what can be asked, and what comes back |
 //! | `actor` | the owner of a stream |
-//! | `batch`, `ring` | what readers are given: made once, shared by all |
+//! | `batch`, `ring`, `feed` | what readers are given: made once, shared by all |
+//! | `frame` | the same as Server-Sent Events, encoded once |
+//! | `shard` | the sockets of many readers, and the thread that writes to them |
 //! | `reader` | a live reader |
-//! | `history` | older ranges, in bounded pages |
+//! | `history` | older ranges, in chunks that all readers share |
 //! | `logread`, `settle` | one log read; one append until its fate is known |
 //! | `sweep` | streams to be looked after although nobody asks for them |
 //! | `clock` | the store's present |
+//! | `budget` | one budget of memory, and its shares |
+//! | `workbench` | parts of the inside, for who measures them |
 //! | `config`, `metrics` | what an operator turns and sees |
 //!
 //! # Invariants
@@ -28,8 +32,11 @@
 
 mod actor;
 mod batch;
+mod budget;
 mod clock;
 mod config;
+mod feed;
+mod frame;
 mod gateway;
 mod history;
 mod logread;
@@ -38,10 +45,15 @@ mod ops;
 mod reader;
 mod ring;
 mod settle;
+mod shard;
 mod sweep;
+#[doc(hidden)]
+pub mod workbench;
 
+pub use budget::Budget;
 pub use config::Config;
 pub use gateway::{Gateway, Seed};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, ShardMetrics};
 pub use ops::{Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, OpError, Page, Post};
 pub use reader::{Delivery, Event, Reader};
+pub use shard::{Arrival, Departure, End, Loss, Moment, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants};

@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tailwater_log::{Activated, Activation, Commit, Entry, FoldError, Found, Kind, NewRecord, Record, Step};
+use tailwater_log::{
+    Activated, Activation, Commit, Entry, FoldError, Found, Kind, MAX_BATCH_BYTES, NewRecord, Record, Step,
+};
 use tailwater_upstream::{
     Append, AppendError, Cause, Page, Position, ReadError, ReadFrom, ReadSession, SessionEvent, StreamKey, Upstream,
 };
@@ -49,14 +51,19 @@ impl LogReader {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let page = self.page(ReadFrom::Seq(from), limit).await?;
-        let records = page.map(|page| page.records).unwrap_or_default();
+        let records = self.records(from, limit).await?;
         let mut stash = Stash::default();
         let mut read = Vec::with_capacity(records.len());
         for record in records.into_iter().filter(|record| record.seq < to) {
             read.push(self.assemble(record, &mut stash).await?);
         }
         Ok(read)
+    }
+
+    /// The records from a position on as they stand there, at most `limit` and as many as one read brings.
+    pub(crate) async fn records(&self, from: u64, limit: usize) -> Result<Vec<Record>, OpError> {
+        let page = self.page(ReadFrom::Seq(from), limit.min(PAGE_RECORDS)).await?;
+        Ok(page.map(|page| page.records).unwrap_or_default())
     }
 
     /// All records of `from..to`, in as many reads as it takes.
@@ -123,7 +130,8 @@ impl LogReader {
         }
     }
 
-    async fn assemble(&self, record: Record, stash: &mut Stash) -> Result<LogRecord, OpError> {
+    /// A record with what its pieces hold, where it is a commit; pieces that pass by are kept for the commits that follow.
+    pub(crate) async fn assemble(&self, record: Record, stash: &mut Stash) -> Result<LogRecord, OpError> {
         let Ok(entry) = Entry::decode(&record) else {
             // The fold says what is wrong with it, and at which position.
             return Ok(LogRecord { record, assembled: None });
@@ -142,7 +150,7 @@ impl LogReader {
 
     /// The pieces that a commit names, one read each; `None` where they are not what it says.
     async fn fetch_pieces(&self, commit: &Commit) -> Result<Option<Bytes>, OpError> {
-        let mut whole = BytesMut::new();
+        let mut whole = BytesMut::with_capacity(size_of_whole(commit));
         for (index, seq) in commit.pieces.iter().enumerate() {
             let page = self.page(ReadFrom::Seq(*seq), 1).await?.unwrap_or_default();
             let Some(record) = page.records.into_iter().find(|record| record.seq == *seq) else { return Ok(None) };
@@ -218,7 +226,7 @@ impl LogSession {
 
 /// Pieces that have passed by, for the commits that may follow; bounded.
 #[derive(Debug, Default)]
-struct Stash {
+pub(crate) struct Stash {
     bodies: HashMap<u64, Bytes>,
     order: VecDeque<u64>,
     bytes: usize,
@@ -236,12 +244,17 @@ impl Stash {
     }
 
     fn assemble(&self, commit: &Commit) -> Option<Bytes> {
-        let mut whole = BytesMut::new();
+        let mut whole = BytesMut::with_capacity(size_of_whole(commit));
         for seq in &commit.pieces {
             whole.extend_from_slice(self.bodies.get(seq)?);
         }
         (whole.len() as u64 == commit.bytes).then(|| whole.freeze())
     }
+}
+
+/// The bytes of a large body, as far as its pieces can hold them.
+fn size_of_whole(commit: &Commit) -> usize {
+    usize::try_from(commit.bytes).unwrap_or(usize::MAX).min(commit.pieces.len().saturating_mul(MAX_BATCH_BYTES))
 }
 
 /// A read that does not end in time counts as the store being away.

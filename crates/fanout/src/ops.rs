@@ -150,6 +150,12 @@ pub enum OpError {
     /// Too much waits for this stream already.
     #[error("too many requests wait for this stream")]
     StreamBusy,
+    /// The stream has as many live readers as it may.
+    #[error("the stream has {limit} live readers, which is as many as it may")]
+    TooManyReaders {
+        /// The limit.
+        limit: usize,
+    },
     /// The gateway serves as many streams as it may.
     #[error("the gateway serves as many streams as it may")]
     TooManyStreams,
@@ -239,6 +245,7 @@ impl OpError {
             Self::Misplaced(misplaced) => Self::Misplaced(*misplaced),
             Self::Fork(fork) => Self::Fork(*fork),
             Self::StreamBusy => Self::StreamBusy,
+            Self::TooManyReaders { limit } => Self::TooManyReaders { limit: *limit },
             Self::TooManyStreams => Self::TooManyStreams,
             Self::TooManyProjects { limit } => Self::TooManyProjects { limit: *limit },
             Self::Draining => Self::Draining,
@@ -254,7 +261,11 @@ impl OpError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Refused(_) | Self::Conflict { .. } | Self::Misplaced(_) | Self::Fork(_) => Fault::Client,
-            Self::StreamBusy | Self::TooManyStreams | Self::TooManyProjects { .. } | Self::Draining => Fault::Gateway,
+            Self::StreamBusy
+            | Self::TooManyReaders { .. }
+            | Self::TooManyStreams
+            | Self::TooManyProjects { .. }
+            | Self::Draining => Fault::Gateway,
             Self::Unavailable { .. } | Self::OutcomeUnknown | Self::Unreadable { .. } | Self::StoreRefused { .. } => {
                 Fault::Upstream
             }
@@ -266,6 +277,7 @@ impl OpError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::StreamBusy
+            | Self::TooManyReaders { .. }
             | Self::TooManyStreams
             | Self::Draining
             | Self::Unavailable { .. }
@@ -295,6 +307,7 @@ mod tests {
             (OpError::Misplaced(Misplaced::Beyond), Fault::Client, false),
             (OpError::Fork(ForkError::TooDeep), Fault::Client, false),
             (OpError::StreamBusy, Fault::Gateway, true),
+            (OpError::TooManyReaders { limit: 1 }, Fault::Gateway, true),
             (OpError::TooManyStreams, Fault::Gateway, true),
             (OpError::TooManyProjects { limit: 1 }, Fault::Gateway, false),
             (OpError::Draining, Fault::Gateway, true),

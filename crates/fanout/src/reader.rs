@@ -15,13 +15,16 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::{
-    actor::{Joined, Pulse, ReaderGuard},
+    actor::{Joined, ReaderGuard},
     batch::{Batch, Bell},
     config::SESSION_RETRY,
+    feed::Feed as StreamFeed,
+    frame::Stand,
     gateway::Gateway,
-    history::Hole,
+    history::{Hole, Window},
     ops::{Head, OpError},
     settle::jittered,
+    shard::{Resume, Seat, Stands},
 };
 
 /// A live reader. Dropping it is leaving.
@@ -36,6 +39,8 @@ pub struct Reader {
     position: Offset,
     feed: Feed,
     closed: bool,
+    /// What it has in hand of history; while it is live, nothing.
+    window: Option<Box<Window>>,
     /// Where to join again after an interruption.
     rejoin_at: ReadOffset,
 }
@@ -84,10 +89,11 @@ struct Live {
     seq: u64,
     backlog: VecDeque<Arc<Batch>>,
     bell: async_broadcast::Receiver<Bell>,
-    pulse: Arc<Pulse>,
+    shown: Arc<StreamFeed>,
+    turn: u64,
     /// Heard while looking for more batches, and to be acted on next.
     interrupted: Option<Heard>,
-    _guard: ReaderGuard,
+    guard: ReaderGuard,
 }
 
 /// What a ring of the bell meant.
@@ -101,7 +107,7 @@ enum Heard {
 impl Reader {
     pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset) -> Result<Self, OpError> {
         let native = gateway.config().native_content_type.clone();
-        let joined = gateway.join(&key, from).await?;
+        let joined = gateway.join_first(&key, from).await?;
         let head = Head::of(&joined.view, &native);
         let position = joined.view.offset_at(joined.place);
         let life = joined.view.incarnation().map(|life| life.open.incarnation);
@@ -114,6 +120,7 @@ impl Reader {
             position,
             feed: Feed::Joining,
             closed: false,
+            window: None,
             rejoin_at: ReadOffset::At(position),
         };
         let hole = if from == ReadOffset::Start { Hole::Skip } else { Hole::Refuse };
@@ -155,13 +162,58 @@ impl Reader {
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         match &self.feed {
-            Feed::Live(live) => live.pulse.is_alive(),
+            Feed::Live(live) => live.shown.pulse().is_alive(),
             Feed::Behind { .. } | Feed::Joining => false,
+        }
+    }
+
+    /// A reader that left its shard: it joins again where it stands.
+    #[must_use]
+    pub fn resume(gateway: Gateway, stands: &Stands) -> Self {
+        let native = gateway.config().native_content_type.clone();
+        Self {
+            gateway,
+            key: stands.resume.key.clone(),
+            head: stands.resume.head.clone(),
+            life: stands.resume.life,
+            native,
+            position: stands.stand.at,
+            feed: Feed::Joining,
+            window: None,
+            closed: false,
+            rejoin_at: ReadOffset::At(stands.stand.at),
+        }
+    }
+
+    /// Whether a delivery shard can take this reader over: it is within reach of what its stream shows.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.feed, Feed::Live(_)) && !self.closed
+    }
+
+    /// What a delivery shard needs to take this reader over, from what was given out so far; the reader itself where it
+    /// is not within reach of what its stream shows.
+    ///
+    /// # Errors
+    /// The reader, which goes on as it is.
+    pub fn into_seat(mut self) -> Result<Seat, Box<Self>> {
+        match std::mem::replace(&mut self.feed, Feed::Joining) {
+            Feed::Live(live) if !self.closed => {
+                let Live { seq, shown, turn, guard, .. } = *live;
+                let kind = self.head.content_type.kind();
+                let resume = Arc::new(Resume { key: self.key, head: self.head, life: self.life });
+                Ok(Seat { feed: shown, turn, resume, kind, stand: Stand { seq, at: self.position }, guard })
+            }
+            feed @ (Feed::Live(_) | Feed::Behind { .. } | Feed::Joining) => {
+                self.feed = feed;
+                Err(Box::new(self))
+            }
         }
     }
 
     /// Waits for what comes next. Cancel safe. At the end of a closed stream it waits for ever.
     pub async fn next(&mut self) -> Event {
+        self.drop_window();
         loop {
             if self.closed {
                 std::future::pending::<()>().await;
@@ -177,8 +229,36 @@ impl Reader {
         }
     }
 
+    /// Who asks for more has got rid of what it was given. One that is still behind keeps its place among those who wait.
+    fn drop_window(&mut self) {
+        if self.closed || !matches!(self.feed, Feed::Behind { .. }) {
+            self.window = None;
+        }
+    }
+
+    /// Waits for what comes next, or for the reader to be [live](Self::is_live), which is `None`. Cancel safe.
+    pub async fn next_unless_live(&mut self) -> Option<Event> {
+        self.drop_window();
+        loop {
+            if self.is_live() {
+                return None;
+            }
+            if self.closed {
+                std::future::pending::<()>().await;
+            }
+            let step = match &mut self.feed {
+                Feed::Live(_) => return None,
+                Feed::Behind { .. } => self.step_behind().await,
+                Feed::Joining => self.step_joining().await,
+            };
+            if step.is_some() {
+                return step;
+            }
+        }
+    }
+
     fn take(&mut self, joined: Joined, hole: Hole) {
-        let Joined { view, place, batches, bell, guard, pulse } = joined;
+        let Joined { view, place, batches, bell, guard, feed, turn } = joined;
         self.life = view.incarnation().map(|life| life.open.incarnation);
         self.head = Head::of(&view, &self.native);
         self.feed = match batches {
@@ -191,7 +271,7 @@ impl Reader {
                     self.position = view.tail_offset();
                 }
                 let seq = place.seq;
-                let mut live = Live { view, seq, backlog, bell, pulse, interrupted: None, _guard: guard };
+                let mut live = Live { view, seq, backlog, bell, shown: feed, turn, interrupted: None, guard };
                 live.pass_marks();
                 Feed::Live(Box::new(live))
             }
@@ -241,12 +321,15 @@ impl Reader {
         (!delivery.messages.is_empty() || delivery.closed).then_some(Event::Messages(delivery))
     }
 
-    /// One page of history; behind the last one the reader joins again.
+    /// One window of history; behind the last one the reader joins again.
     async fn step_behind(&mut self) -> Option<Event> {
         let Feed::Behind { view, place, hole, .. } = &self.feed else { return None };
-        let history = self.gateway.history(&self.key);
-        let page = match history.page(view, self.head.content_type.kind(), *place, *hole).await {
+        let history = self.gateway.replay(&self.key);
+        let window = self.window.get_or_insert_with(|| Box::new(self.gateway.window()));
+        let kind = self.head.content_type.kind();
+        let page = match history.page_within(window, (view, kind), *place, *hole).await {
             Ok(page) => page,
+            Err(OpError::Draining) => return Some(Event::Failed(OpError::Draining)),
             Err(OpError::Misplaced(Misplaced::Gone { earliest })) => return Some(Event::Reset { earliest }),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "history could not be read; trying again");
@@ -320,7 +403,7 @@ impl Reader {
 impl Live {
     /// Whether nothing has come that was not given to the reader.
     fn is_caught_up(&self) -> bool {
-        self.backlog.is_empty() && self.interrupted.is_none() && self.seq >= self.pulse.rung()
+        self.backlog.is_empty() && self.interrupted.is_none() && self.seq >= self.shown.pulse().rung()
     }
 
     /// Behind the last message that was known on joining there were only marks.

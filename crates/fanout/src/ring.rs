@@ -9,7 +9,7 @@ use crate::batch::Batch;
 
 /// Recent batches, contiguous and in order.
 #[derive(Debug)]
-pub(crate) struct Ring {
+pub struct Ring {
     batches: VecDeque<Arc<Batch>>,
     /// From where on nothing is missing.
     start: u64,
@@ -26,13 +26,18 @@ const MESSAGE_OVERHEAD: usize = 48;
 
 impl Ring {
     /// An empty ring at a position, of at most this many bytes.
-    pub(crate) fn new(at: u64, limit: usize) -> Self {
+    pub fn new(at: u64, limit: usize) -> Self {
         Self { batches: VecDeque::new(), start: at, next: at, bytes: 0, limit }
+    }
+
+    /// An empty ring of the same limit, at another position.
+    pub(crate) fn anew(&self, at: u64) -> Self {
+        Self::new(at, self.limit)
     }
 
     /// Adds the next batch and lets go of the oldest ones beyond the limit. The newest stays whatever its size: live
     /// readers are about to be given it anyway.
-    pub(crate) fn push(&mut self, batch: Arc<Batch>) {
+    pub fn push(&mut self, batch: Arc<Batch>) {
         debug_assert_eq!(batch.first, self.next, "batches are contiguous");
         self.next = batch.next;
         if batch.messages.is_empty() {
@@ -40,12 +45,7 @@ impl Ring {
         }
         self.bytes += cost(&batch);
         self.batches.push_back(batch);
-        while self.bytes > self.limit && self.batches.len() > 1 {
-            if let Some(oldest) = self.batches.pop_front() {
-                self.bytes -= cost(&oldest);
-                self.start = oldest.next;
-            }
-        }
+        self.shrink_to(self.limit);
     }
 
     /// Whether everything from this position on is here.
@@ -54,7 +54,7 @@ impl Ring {
     }
 
     /// The batches that hold something at or after a position; `None` where some of it has gone.
-    pub(crate) fn since(&self, seq: u64) -> Option<Vec<Arc<Batch>>> {
+    pub fn since(&self, seq: u64) -> Option<Vec<Arc<Batch>>> {
         if !self.holds(seq) {
             return None;
         }
@@ -67,14 +67,37 @@ impl Ring {
         self.batches.back().map_or(self.start, |newest| newest.next)
     }
 
+    /// Up to where it is known.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether it holds a single batch.
+    #[cfg(test)]
+    pub(crate) fn holds_one(&self) -> bool {
+        self.batches.len() == 1
+    }
+
     /// What it holds, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Lets go of the oldest batches beyond this many bytes; the newest stays.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        while self.bytes > bytes && self.batches.len() > 1 {
+            if let Some(oldest) = self.batches.pop_front() {
+                self.bytes -= cost(&oldest);
+                self.start = oldest.next;
+            }
+        }
+    }
 }
 
+/// What a batch takes: its messages, and the same once more as readers are sent them. A batch that some have to catch up
+/// with is there in a second wording for a while, which is not counted.
 fn cost(batch: &Batch) -> usize {
-    OVERHEAD + batch.bytes + batch.messages.len() * MESSAGE_OVERHEAD
+    OVERHEAD + 2 * batch.bytes + batch.messages.len() * MESSAGE_OVERHEAD
 }
 
 #[cfg(test)]
@@ -90,9 +113,7 @@ mod tests {
         let message = |(n, size): (usize, &usize)| Message { seq: first + n as u64, body: Bytes::from(vec![0; *size]) };
         let messages: Vec<Message> = sizes.iter().enumerate().map(message).collect();
         let next = first + sizes.len().max(1) as u64;
-        let bytes = sizes.iter().sum();
-        let next_offset = Offset { birth: 1, seq: next };
-        Arc::new(Batch { since: first, first, next, next_offset, messages, closes: false, bytes })
+        Arc::new(Batch::new(first, first, next, Offset { birth: 1, seq: next }, messages, false))
     }
 
     proptest! {

@@ -21,6 +21,23 @@ pub fn split_complete(bytes: &[u8]) -> usize {
     }
 }
 
+/// How many bytes may come behind messages that are held back because they end inside a character. What has not become
+/// one by then goes out with replacement characters.
+pub const MAX_HELD: usize = 64 * 1024;
+
+/// Whether messages, taken together, end inside a character that what follows can complete.
+#[must_use]
+pub fn ends_inside<'m>(messages: impl DoubleEndedIterator<Item = &'m [u8]>) -> bool {
+    // An unfinished character has three bytes at most, which may lie in as many messages.
+    let (mut last, mut length) = ([0; 3], 0);
+    for byte in messages.rev().flat_map(|message| message.iter().rev()).take(last.len()) {
+        length += 1;
+        last[3 - length] = *byte;
+    }
+    let last = &last[3 - length..];
+    split_complete(last) < last.len()
+}
+
 fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
@@ -30,6 +47,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_character_may_be_spread_over_messages() {
+        let table: [(&[&[u8]], bool); 7] = [
+            (&[], false),
+            (&[b"", b""], false),
+            (&[b"a"], false),
+            (&[b"a\xe2"], true),
+            (&[b"a\xf0", b"", b"\x9f", b"\x98"], true),
+            (&[b"a\xf0", b"\x9f", b"\x98", b"\x80"], false),
+            (&[b"\xe2", b"\x82\xac"], false),
+        ];
+        for (messages, inside) in table {
+            assert_eq!(ends_inside(messages.iter().copied()), inside, "{messages:?}");
+        }
+    }
 
     #[test]
     fn an_unfinished_character_is_held_back_and_garbage_is_not() {

@@ -6,7 +6,7 @@
 //!
 //! - `storage`: where the data is, and the lock that keeps a second process away.
 //! - `listener`: accepts connections, and ends them in bounded time.
-//! - `layers`: the token, and the count of open read sessions.
+//! - `layers`: the token, and the count of what is read.
 
 mod layers;
 mod listener;
@@ -50,7 +50,7 @@ pub struct EmbeddedStoreConfig {
     pub flush_interval: Duration,
     /// A second address where others may use the store as S2, if any.
     pub expose: Option<Exposure>,
-    /// Who is told of read sessions, if anybody.
+    /// Who is told of what is read, if anybody.
     pub observer: Option<Arc<dyn StoreObserver>>,
 }
 

@@ -7,6 +7,7 @@
 //!   operation waits until the test lets it go.
 //! - [`sse`]: a parser of Server-Sent Events, and [`DurableSse`](sse::DurableSse), which checks on every event what no
 //!   test remembers to check.
+//! - [`Chunks`]: a strict reader of a chunked body.
 //!
 //! Everything is deterministic: no randomness, no threads, and time only from tokio's clock, so that tests with paused
 //! time take none. Misuse panics with a sentence.
@@ -14,6 +15,7 @@
 //! Invariants: a log and its sessions are synchronous structs; the only awaits are in the shell around them, and no
 //! lock is held across one. Nothing that ships depends on this crate.
 
+mod chunks;
 mod clock;
 pub mod fault;
 mod follower;
@@ -24,6 +26,7 @@ mod store;
 mod tally;
 mod upstream;
 
+pub use chunks::{Chunks, Malformed, Piece};
 pub use clock::StoreClock;
 pub use gate::Gate;
 pub use store::Trims;

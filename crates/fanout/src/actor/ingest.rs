@@ -14,7 +14,6 @@ use super::{Actor, Phase};
 use crate::{
     batch::{Batch, Bell, LogRecord, Message},
     ops::OpError,
-    ring::Ring,
 };
 
 impl Actor {
@@ -42,7 +41,7 @@ impl Actor {
                 Ok(Folded::Hidden) => {}
                 Ok(Folded::Opened) => {
                     self.emit(batch);
-                    self.ring = Ring::new(self.state.next(), self.seed.config.ring_bytes);
+                    self.feed.restart(self.state.next(), false);
                     self.live.ring(Bell::Rejoin);
                     batch = Draft::at(self.state.next());
                 }
@@ -65,7 +64,6 @@ impl Actor {
         if breaks_json(self.content_kind(), read) {
             return self.note_unserved(read.record.seq);
         }
-        batch.bytes += body.len();
         batch.messages.push(Message { seq: read.record.seq, body });
     }
 
@@ -74,16 +72,10 @@ impl Actor {
         if next == draft.first {
             return;
         }
-        let batch = Arc::new(Batch {
-            since: self.ring.quiet_since(),
-            first: draft.first,
-            next,
-            next_offset: self.state.tail_offset(),
-            messages: draft.messages,
-            closes: draft.closes,
-            bytes: draft.bytes,
-        });
-        self.ring.push(Arc::clone(&batch));
+        let since = self.feed.quiet_since();
+        let batch = Batch::new(since, draft.first, next, self.state.tail_offset(), draft.messages, draft.closes);
+        let batch = Arc::new(batch);
+        self.feed.push(Arc::clone(&batch));
         if !batch.messages.is_empty() || batch.closes {
             self.live.ring(Bell::Batch(batch));
         }
@@ -132,7 +124,8 @@ impl Actor {
         let behind_commit = recent.iter().rev().find(|record| is_commit(record)).map_or(0, |record| record.seq + 1);
         let known = recent.first().map_or(next, |record| record.seq);
         let first = known.max(opened).max(behind_commit).min(next);
-        self.ring = Ring::new(first, self.seed.config.ring_bytes);
+        let closed = self.state.incarnation().is_some_and(|life| life.closed.is_some());
+        self.feed.restart(first, closed);
         let mut draft = Draft::at(first);
         let served_to = self.state.served_to();
         for record in recent.into_iter().filter(|record| record.seq >= first && record.seq < served_to) {
@@ -143,15 +136,8 @@ impl Actor {
             }
         }
         if next > first {
-            self.ring.push(Arc::new(Batch {
-                since: first,
-                first,
-                next,
-                next_offset: self.state.tail_offset(),
-                messages: draft.messages,
-                closes: false,
-                bytes: draft.bytes,
-            }));
+            let tail = self.state.tail_offset();
+            self.feed.push(Arc::new(Batch::new(first, first, next, tail, draft.messages, false)));
         }
     }
 
@@ -177,13 +163,12 @@ impl Actor {
 struct Draft {
     first: u64,
     messages: Vec<Message>,
-    bytes: usize,
     closes: bool,
 }
 
 impl Draft {
     fn at(first: u64) -> Self {
-        Self { first, messages: Vec::new(), bytes: 0, closes: false }
+        Self { first, messages: Vec::new(), closes: false }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -23,6 +23,7 @@ use super::{Actor, Done, Joined, Phase, Reply, answer, later, place_of};
 use crate::{
     batch::Bell,
     config::{DOORBELL, SESSION_RETRY},
+    feed::Feed,
     logread::LogEvent,
     ops::OpError,
     settle::jittered,
@@ -40,30 +41,7 @@ pub(super) struct Live {
     readers: Arc<Readers>,
     /// When the last reader left.
     quiet_since: Option<Instant>,
-    pulse: Arc<Pulse>,
-}
-
-/// What readers can see of the feed without being rung up.
-#[derive(Debug, Default)]
-pub(crate) struct Pulse {
-    alive: AtomicBool,
-    rung: AtomicU64,
-}
-
-impl Pulse {
-    /// Whether the session shows life, so that readers may be told that they are up to date.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.alive.load(Ordering::Acquire)
-    }
-
-    /// The position behind all that the bell has been rung for.
-    pub(crate) fn rung(&self) -> u64 {
-        self.rung.load(Ordering::Acquire)
-    }
-
-    fn set_alive(&self, alive: bool) {
-        self.alive.store(alive, Ordering::Release);
-    }
+    feed: Arc<Feed>,
 }
 
 enum Session {
@@ -82,9 +60,27 @@ struct Readers {
 }
 
 /// A reader that the actor counts. Dropping it is leaving.
+#[derive(Debug)]
 pub(crate) struct ReaderGuard {
     readers: Arc<Readers>,
     gauge: IntGauge,
+}
+
+#[cfg(test)]
+impl ReaderGuard {
+    /// One that no actor counts, but the gauge.
+    pub(crate) fn of_nobody(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        let readers = Arc::new(Readers { count: AtomicUsize::new(1), changed: Arc::default() });
+        Self { readers, gauge: gauge.clone() }
+    }
+}
+
+impl Drop for Live {
+    /// However the actor ends, its readers learn that they have to look elsewhere.
+    fn drop(&mut self) {
+        self.feed.turn();
+    }
 }
 
 impl Drop for ReaderGuard {
@@ -96,7 +92,7 @@ impl Drop for ReaderGuard {
 }
 
 impl Live {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(feed: Arc<Feed>) -> Self {
         let (mut bell, receiver) = async_broadcast::broadcast(DOORBELL);
         bell.set_overflow(true);
         bell.set_await_active(false);
@@ -106,7 +102,7 @@ impl Live {
             _silent: receiver.deactivate(),
             readers: Arc::default(),
             quiet_since: None,
-            pulse: Arc::default(),
+            feed,
         }
     }
 
@@ -130,8 +126,12 @@ impl Live {
 
     /// Tells all live readers. Never waits: one who does not keep up finds everything in the ring.
     pub(super) fn ring(&self, bell: Bell) {
-        if let Bell::Batch(batch) = &bell {
-            self.pulse.rung.store(batch.next, Ordering::Release);
+        match &bell {
+            Bell::Batch(batch) => {
+                self.feed.pulse().set_rung(batch.next);
+                self.feed.ring();
+            }
+            Bell::Rejoin | Bell::Gone => self.feed.turn(),
         }
         // Fails only while nobody listens.
         drop(self.bell.try_broadcast(bell));
@@ -139,7 +139,7 @@ impl Live {
 
     /// After an activation.
     pub(super) fn start_again(&self, next: u64) {
-        self.pulse.rung.store(next, Ordering::Release);
+        self.feed.pulse().set_rung(next);
     }
 
     /// The next event of the session; never, while there is none.
@@ -161,12 +161,12 @@ impl Live {
     pub(super) fn drop_session(&mut self) {
         self.session = Session::Closed;
         self.quiet_since = None;
-        self.pulse.set_alive(false);
+        self.feed.pulse().set_alive(false);
     }
 
     fn break_session(&mut self) {
         self.session = Session::Broken(Instant::now() + jittered(SESSION_RETRY));
-        self.pulse.set_alive(false);
+        self.feed.pulse().set_alive(false);
     }
 }
 
@@ -186,7 +186,8 @@ impl Actor {
         let joined = Joined {
             batches: self.since(place),
             bell: self.live.bell.new_receiver(),
-            pulse: Arc::clone(&self.live.pulse),
+            turn: self.live.feed.turns(),
+            feed: Arc::clone(&self.live.feed),
             view,
             place,
             guard,
@@ -253,17 +254,17 @@ impl Actor {
     pub(super) fn on_session(&mut self, event: Option<LogEvent>) {
         match event {
             Some(LogEvent::Records(records)) => {
-                self.live.pulse.set_alive(true);
+                self.live.feed.pulse().set_alive(true);
                 self.ingest(records);
             }
             Some(LogEvent::CaughtUp(tail)) => {
-                self.live.pulse.set_alive(true);
+                self.live.feed.pulse().set_alive(true);
                 if tail > self.state.next() {
                     // It has yielded all there is, and still something is missing: it crossed a trim.
                     self.reset();
                 }
             }
-            Some(LogEvent::Stalled) => self.live.pulse.set_alive(false),
+            Some(LogEvent::Stalled) => self.live.feed.pulse().set_alive(false),
             Some(LogEvent::Ended(error)) => {
                 debug!(stream = %self.seed.key, %error, "the read session ended");
                 self.live.break_session();
@@ -282,5 +283,19 @@ impl Actor {
         self.writes.forget();
         self.live.drop_session();
         self.activate();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::RingPool;
+
+    #[test]
+    fn an_actor_that_ends_without_a_word_makes_its_readers_look_elsewhere() {
+        let pool = RingPool::new(1000, IntGauge::new("ring", "ring").unwrap());
+        let feed = Feed::new(&pool, 1000);
+        drop(Live::new(Arc::clone(&feed)));
+        assert_eq!(feed.turns(), 1);
     }
 }

@@ -87,6 +87,11 @@ impl Present {
         !self.checking && self.waiting.is_empty() && self.behind.is_empty() && self.put_off.is_empty()
     }
 
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.served.len() + self.waiting.len() + self.behind.len() + self.put_off.len()
+    }
+
     pub(super) fn wake(&self) -> Option<Instant> {
         match self.gap {
             Gap::WaitUntil(then) => Some(then),

@@ -24,6 +24,7 @@ use self::{
 use super::{Actor, Done, Reply, answer};
 use crate::{
     config::MAX_TRIES,
+    metrics::Limit,
     ops::{Appended, Created, Head, OpError, Post},
     settle::{Attempt, Settled},
 };
@@ -303,6 +304,7 @@ impl Actor {
     fn queue(&mut self, kind: WriteKind, fresh: bool) {
         let write = Write::new(kind, fresh || self.seed.upstream.single_owner());
         if self.writes.queue.len() >= self.seed.config.max_waiting {
+            self.seed.metrics.refused(Limit::WaitingWrites);
             return write.fail(&OpError::StreamBusy);
         }
         self.writes.queue.push_back(write);

@@ -61,10 +61,19 @@ impl Pod {
 
     /// The batches that ended in one way.
     pub(crate) fn writes(&self, outcome: &str) -> f64 {
+        self.labelled("tailwater_writes_total", outcome)
+    }
+
+    /// The requests that one limit refused.
+    pub(crate) fn refused(&self, limit: &str) -> f64 {
+        self.labelled("tailwater_requests_refused_total", limit)
+    }
+
+    fn labelled(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == "tailwater_writes_total");
+        let family = families.iter().find(|family| family.name() == name);
         let metrics = family.map(|family| family.get_metric()).unwrap_or_default();
-        let labelled = metrics.iter().find(|metric| metric.get_label()[0].value() == outcome);
+        let labelled = metrics.iter().find(|metric| metric.get_label()[0].value() == label);
         labelled.map_or(0.0, |metric| metric.get_counter().value())
     }
 

@@ -134,7 +134,7 @@ async fn a_write_that_has_landed_is_answered_even_if_what_lies_before_it_cannot_
 #[tokio::test(start_paused = true)]
 async fn a_history_that_cannot_be_read_is_tried_again_for_live_readers() {
     let store = store();
-    let config = tailwater_fanout::Config { ring_bytes: 1, ..tailwater_fanout::Config::default() };
+    let config = tailwater_fanout::Config { ring_bytes: 1, history_bytes: 0, ..tailwater_fanout::Config::default() };
     let (pod, key) = (Pod::with(&store, config), key("s"));
     pod.create(&key, plain()).await.unwrap();
     for body in numbered(0..20) {

@@ -1,4 +1,4 @@
-//! What stands before the embedded store's router: the token, and the count of open read sessions.
+//! What stands before the embedded store's router: the token, and the count of what is read.
 
 use std::{
     pin::Pin,
@@ -10,7 +10,7 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
@@ -22,12 +22,14 @@ const HEALTH: &str = "/health";
 /// What the answer to a read session is made of: S2's own frames, or server-sent events. A unary read is neither.
 const SESSION_TYPES: [&str; 2] = ["s2s/proto", "text/event-stream"];
 
-/// Is told of read sessions at the store itself, whoever opened them.
+/// Is told of what is read at the store itself, whoever reads it.
 pub trait StoreObserver: Send + Sync + 'static {
     /// A read session was opened.
     fn read_session_opened(&self);
     /// It has ended: its last byte was sent, or its reader is gone.
     fn read_session_closed(&self);
+    /// A unary read of records was answered, be it that nothing is there yet. A look at the tail is none.
+    fn read(&self) {}
 }
 
 /// A token's hash. Hashes compare in constant time, and tokens of any length at the same cost.
@@ -97,7 +99,7 @@ pub(super) fn guarded(router: Router, token: TokenHash) -> Router {
     router.layer(middleware::from_fn_with_state(token, demand_token))
 }
 
-/// The router with an observer of its read sessions.
+/// The router with an observer of what is read.
 pub(super) fn observed(router: Router, observer: Arc<dyn StoreObserver>) -> Router {
     router.layer(middleware::from_fn_with_state(observer, observe))
 }
@@ -114,15 +116,21 @@ async fn demand_token(State(token): State<TokenHash>, request: Request, next: Ne
 
 async fn observe(State(observer): State<Arc<dyn StoreObserver>>, request: Request, next: Next) -> Response {
     let reads = request.method() == Method::GET && request.uri().path().ends_with("/records");
+    // S2's own frames are asked for by the type of the request, events by what it accepts.
+    let unary = ![header::CONTENT_TYPE, header::ACCEPT].iter().any(|name| names_session(request.headers(), name));
     let response = next.run(request).await;
-    if !reads || !response.status().is_success() || !is_session(&response) {
+    let answered = response.status().is_success();
+    if reads && unary && (answered || response.status() == StatusCode::RANGE_NOT_SATISFIABLE) {
+        observer.read();
+    }
+    if !reads || !answered || !names_session(response.headers(), &header::CONTENT_TYPE) {
         return response;
     }
     let session = Session::open(observer);
     response.map(|body| Body::new(SessionBody { body, _session: session }))
 }
 
-fn is_session(response: &Response) -> bool {
-    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|sent| SESSION_TYPES.iter().any(|session| sent.starts_with(session)))
+fn names_session(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.is_some_and(|sent| SESSION_TYPES.iter().any(|session| sent.starts_with(session)))
 }

@@ -186,6 +186,7 @@ async fn a_session_outlives_a_restart_of_the_store() {
 struct Counter {
     open: AtomicUsize,
     opened: AtomicUsize,
+    reads: AtomicUsize,
 }
 
 impl StoreObserver for Counter {
@@ -197,14 +198,23 @@ impl StoreObserver for Counter {
     fn read_session_closed(&self) {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
+
+    fn read(&self) {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
-#[tokio::test]
-async fn sessions_are_counted_at_the_store_and_unary_reads_are_not() {
+/// A store that is exposed, and what it is asked for.
+async fn counted() -> (Harness, Arc<Counter>) {
     let counter = Arc::new(Counter::default());
     let mut config = exposed(Storage::Memory, loopback(), None);
     config.observer = Some(Arc::clone(&counter) as Arc<dyn StoreObserver>);
-    let h = Harness::with(config).await;
+    (Harness::with(config).await, counter)
+}
+
+#[tokio::test]
+async fn sessions_are_counted_at_the_store_and_unary_reads_are_none() {
+    let (h, counter) = counted().await;
     h.append(&key(), messages(&["a"])).await.unwrap();
     h.read(&key(), 0).await;
     assert!(h.upstream.read_session(&tailwater_upstream::StreamKey::new("project", "none"), 0).await.is_err());
@@ -217,4 +227,26 @@ async fn sessions_are_counted_at_the_store_and_unary_reads_are_not() {
     eventually("one session is closed", || async { counter.open.load(Ordering::SeqCst) == 1 }).await;
     drop(theirs);
     eventually("both sessions are closed", || async { counter.open.load(Ordering::SeqCst) == 0 }).await;
+}
+
+#[tokio::test]
+async fn unary_reads_are_counted_at_the_store_and_sessions_tails_and_failures_are_none() {
+    let (h, counter) = counted().await;
+    let reads = || counter.reads.load(Ordering::SeqCst);
+    h.append(&key(), messages(&["a", "b"])).await.unwrap();
+    assert_eq!(reads(), 0);
+    h.read(&key(), 0).await;
+    let guest = upstream_to(&format!("http://{}", h.store.exposed_addr().unwrap()));
+    guest.read(&key(), ReadFrom::Seq(1), 1).await.unwrap();
+    assert_eq!(reads(), 2);
+    assert!(h.read(&key(), 2).await.is_empty(), "nothing is there yet");
+    assert_eq!(reads(), 3);
+
+    h.upstream.check_tail(&key()).await.unwrap();
+    let mut follower = Follower::new(h.upstream.read_session(&key(), 0).await.unwrap());
+    follower.until_caught_up_at(2).await;
+    assert!(h.upstream.read_session(&key(), 9).await.is_err(), "beyond the tail");
+    let nowhere = tailwater_upstream::StreamKey::new("project", "none");
+    assert!(h.upstream.read(&nowhere, ReadFrom::Seq(0), 1).await.is_err());
+    assert_eq!(reads(), 3);
 }

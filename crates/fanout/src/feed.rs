@@ -1,0 +1,385 @@
+//! The feed of a stream: where its actor and its readers meet.
+//!
+//! The actor puts each batch into the ring and rings; readers take from the ring what they have not had. The ring is the
+//! truth and the ringing a doorbell, so a listener that is late, or is rung up once for several batches, misses nothing.
+//!
+//! All rings share one limit ([`RingPool`]). While it is passed, the rings that hold more than their share of it let go of
+//! their oldest batches, whichever stream the new one came from: a stream that is busy cannot take the room of the others,
+//! and what is idle does not keep what the busy ones need.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use prometheus::IntGauge;
+
+use crate::{batch::Batch, ring::Ring};
+
+/// What a stream shows its readers.
+#[derive(Debug)]
+pub struct Feed {
+    shown: Mutex<Shown>,
+    pulse: Pulse,
+    pool: Arc<RingPool>,
+    id: u64,
+}
+
+#[derive(Debug)]
+struct Shown {
+    ring: Ring,
+    /// Grows whenever readers have to look anew where they stand.
+    turn: u64,
+    /// Whether the stream is closed behind what the ring holds.
+    closed: bool,
+    listeners: Vec<Arc<dyn Listener>>,
+    /// What the pool has on its books for this ring.
+    booked: usize,
+}
+
+/// One who is told that there is something to look at. Called by the actor: it must not wait.
+pub(crate) trait Listener: std::fmt::Debug + Send + Sync {
+    /// There is something new.
+    fn ring(&self);
+}
+
+/// What readers can see of a feed without taking its lock.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    alive: AtomicBool,
+    rung: AtomicU64,
+}
+
+/// What a reader finds that has had everything up to a position.
+#[derive(Debug)]
+pub enum Found {
+    /// What came since.
+    Batches {
+        /// Contiguous and in order; none where there is nothing new.
+        batches: Vec<Arc<Batch>>,
+        /// The position behind them, marks included.
+        next: u64,
+        /// Whether the stream is closed behind them.
+        closed: bool,
+    },
+    /// Some of it has left the ring.
+    Behind,
+    /// The reader has to look anew where it stands.
+    Moved,
+}
+
+/// The limit on what all rings hold together.
+#[derive(Debug)]
+pub struct RingPool {
+    limit: usize,
+    used: AtomicUsize,
+    ids: AtomicU64,
+    feeds: Mutex<HashMap<u64, Weak<Feed>>>,
+    gauge: IntGauge,
+}
+
+impl Pulse {
+    /// Whether the session shows life, so that readers may be told that they are up to date.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_alive(&self, alive: bool) {
+        self.alive.store(alive, Ordering::Release);
+    }
+
+    /// The position behind all that has been rung for.
+    pub(crate) fn rung(&self) -> u64 {
+        self.rung.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_rung(&self, next: u64) {
+        self.rung.store(next, Ordering::Release);
+    }
+}
+
+impl Feed {
+    /// The feed of a stream that nothing is known of yet, with a ring of at most this many bytes.
+    pub fn new(pool: &Arc<RingPool>, ring_bytes: usize) -> Arc<Self> {
+        let id = pool.ids.fetch_add(1, Ordering::Relaxed);
+        let shown = Shown { ring: Ring::new(0, ring_bytes), turn: 0, closed: false, listeners: Vec::new(), booked: 0 };
+        let feed = Arc::new(Self { shown: Mutex::new(shown), pulse: Pulse::default(), pool: Arc::clone(pool), id });
+        pool.feeds().insert(id, Arc::downgrade(&feed));
+        feed
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Starts a ring anew at a position. Whoever looks from now on finds that it has to look anew where it stands: what
+    /// is being put into the ring is not to be taken for what follows on what was there. Who listens is not told yet;
+    /// see [`turn`](Self::turn).
+    pub fn restart(&self, at: u64, closed: bool) {
+        let mut shown = self.shown();
+        shown.turn += 1;
+        shown.ring = shown.ring.anew(at);
+        shown.closed = closed;
+        self.book(&mut shown);
+    }
+
+    /// Adds the next batch.
+    pub fn push(&self, batch: Arc<Batch>) {
+        let over = {
+            let mut shown = self.shown();
+            shown.closed |= batch.closes;
+            shown.ring.push(batch);
+            self.book(&mut shown);
+            let share = self.pool.share();
+            let over = self.pool.is_over();
+            if over {
+                shown.ring.shrink_to(share);
+                self.book(&mut shown);
+            }
+            over && self.pool.is_over()
+        };
+        if over {
+            self.pool.reclaim();
+        }
+    }
+
+    /// Tells all who listen.
+    pub(crate) fn ring(&self) {
+        for listener in &self.shown().listeners {
+            listener.ring();
+        }
+    }
+
+    /// Makes every reader look anew where it stands.
+    pub(crate) fn turn(&self) {
+        let mut shown = self.shown();
+        shown.turn += 1;
+        for listener in &shown.listeners {
+            listener.ring();
+        }
+    }
+
+    /// How often readers have been made to look anew.
+    pub(crate) fn turns(&self) -> u64 {
+        self.shown().turn
+    }
+
+    /// What a reader finds that has had everything up to `seq`, and that last looked where it stands in `turn`.
+    pub fn look(&self, turn: u64, seq: u64) -> Found {
+        let shown = self.shown();
+        if shown.turn != turn {
+            return Found::Moved;
+        }
+        match shown.ring.since(seq) {
+            Some(batches) => Found::Batches { batches, next: shown.ring.next(), closed: shown.closed },
+            None => Found::Behind,
+        }
+    }
+
+    /// The batches that hold something at or after a position; `None` where some of it has gone.
+    pub(crate) fn since(&self, seq: u64) -> Option<Vec<Arc<Batch>>> {
+        self.shown().ring.since(seq)
+    }
+
+    /// From where on the ring holds no message.
+    pub(crate) fn quiet_since(&self) -> u64 {
+        self.shown().ring.quiet_since()
+    }
+
+    /// Rings `listener` up from now on.
+    pub(crate) fn listen(&self, listener: Arc<dyn Listener>) {
+        self.shown().listeners.push(listener);
+    }
+
+    /// Rings `listener` up no longer.
+    pub(crate) fn unlisten(&self, listener: &Arc<dyn Listener>) {
+        self.shown().listeners.retain(|other| !Arc::ptr_eq(other, listener));
+    }
+
+    /// How many are rung up.
+    #[cfg(test)]
+    pub(crate) fn listeners(&self) -> usize {
+        self.shown().listeners.len()
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        // Nothing that runs under the lock can leave it half done.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the pool's books in line with what the ring holds.
+    fn book(&self, shown: &mut Shown) {
+        let bytes = shown.ring.bytes();
+        self.pool.rebook(shown.booked, bytes);
+        shown.booked = bytes;
+    }
+
+    fn shrink_to(&self, bytes: usize) {
+        let mut shown = self.shown();
+        shown.ring.shrink_to(bytes);
+        self.book(&mut shown);
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.pool.feeds().remove(&self.id);
+        let booked = self.shown().booked;
+        self.pool.rebook(booked, 0);
+    }
+}
+
+impl RingPool {
+    /// A limit of this many bytes. `gauge` shows what is held.
+    pub fn new(limit: usize, gauge: IntGauge) -> Arc<Self> {
+        let (used, ids) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Arc::new(Self { limit, used, ids, feeds: Mutex::default(), gauge })
+    }
+
+    fn feeds(&self) -> MutexGuard<'_, HashMap<u64, Weak<Feed>>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rebook(&self, before: usize, after: usize) {
+        if after >= before {
+            self.used.fetch_add(after - before, Ordering::AcqRel);
+        } else {
+            self.used.fetch_sub(before - after, Ordering::AcqRel);
+        }
+        self.gauge.add(signed(after) - signed(before));
+    }
+
+    fn is_over(&self) -> bool {
+        self.used.load(Ordering::Acquire) > self.limit
+    }
+
+    /// What each ring may hold when all do.
+    fn share(&self) -> usize {
+        self.limit / self.feeds().len().max(1)
+    }
+
+    /// Shrinks the rings that hold more than their share, until the limit is kept.
+    fn reclaim(&self) {
+        let share = self.share();
+        // Apart from the lock: a feed that is dropped here takes it.
+        let feeds: Vec<Arc<Feed>> = self.feeds().values().filter_map(Weak::upgrade).collect();
+        for feed in feeds {
+            if !self.is_over() {
+                return;
+            }
+            feed.shrink_to(share);
+        }
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use tailwater_protocol::Offset;
+
+    use super::*;
+    use crate::batch::Message;
+
+    fn pool(limit: usize) -> Arc<RingPool> {
+        RingPool::new(limit, IntGauge::new("ring", "ring").unwrap())
+    }
+
+    fn push(feed: &Feed, seq: u64, size: usize, closes: bool) {
+        let messages = vec![Message { seq, body: Bytes::from(vec![b'x'; size]) }];
+        let next_offset = Offset { birth: 1, seq: seq + 1 };
+        feed.push(Arc::new(Batch::new(seq, seq, seq + 1, next_offset, messages, closes)));
+    }
+
+    #[derive(Debug, Default)]
+    struct Bell(AtomicUsize);
+
+    impl Listener for Bell {
+        fn ring(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_what_came_since_and_is_told_when_it_cannot() {
+        let feed = Feed::new(&pool(1 << 20), 1000);
+        feed.restart(5, false);
+        let turn = feed.turns();
+        push(&feed, 5, 10, false);
+        assert!(matches!(feed.look(turn, 5), Found::Batches { batches, next: 6, closed: false } if batches.len() == 1));
+        assert!(matches!(feed.look(turn, 6), Found::Batches { batches, .. } if batches.is_empty()));
+        push(&feed, 6, 2000, true);
+        assert!(matches!(feed.look(turn, 5), Found::Behind), "the large one has pushed the other out");
+        assert!(matches!(feed.look(turn, 6), Found::Batches { closed: true, .. }));
+        feed.turn();
+        assert!(matches!(feed.look(0, 6), Found::Moved));
+        assert!(matches!(feed.look(feed.turns(), 6), Found::Batches { .. }));
+    }
+
+    #[test]
+    fn nobody_takes_a_ring_that_is_being_filled_for_the_end_of_a_closed_stream() {
+        let feed = Feed::new(&pool(1 << 20), 1000);
+        let turn = feed.turns();
+        feed.restart(0, true);
+        assert!(matches!(feed.look(turn, 0), Found::Moved), "what the stream ends with is not in the ring yet");
+        push(&feed, 0, 10, false);
+        assert!(matches!(feed.look(turn, 0), Found::Moved));
+    }
+
+    #[test]
+    fn only_who_listens_is_rung_up() {
+        let feed = Feed::new(&pool(1 << 20), 1000);
+        let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+        let listeners: Vec<Arc<dyn Listener>> = bells.iter().map(|bell| Arc::clone(bell) as _).collect();
+        listeners.iter().for_each(|listener| feed.listen(Arc::clone(listener)));
+        feed.ring();
+        feed.unlisten(&listeners[0]);
+        feed.ring();
+        feed.turn();
+        assert_eq!(bells.map(|bell| bell.0.load(Ordering::Relaxed)), [1, 3]);
+    }
+
+    #[test]
+    fn a_feed_that_goes_leaves_nothing_on_the_books() {
+        let pool = pool(1 << 20);
+        let feed = Feed::new(&pool, 1000);
+        push(&feed, 0, 500, false);
+        assert!(pool.used.load(Ordering::Relaxed) > 500);
+        assert_eq!(pool.gauge.get(), signed(pool.used.load(Ordering::Relaxed)));
+        drop(feed);
+        assert_eq!((pool.used.load(Ordering::Relaxed), pool.gauge.get(), pool.feeds().len()), (0, 0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn all_rings_together_keep_the_limit_but_for_their_newest_batches(
+            pushes in prop::collection::vec((0usize..6, 0usize..3000), 1..200),
+            limit in 2_000usize..40_000,
+        ) {
+            let pool = pool(limit);
+            let feeds: Vec<_> = (0..6).map(|_| Feed::new(&pool, 10_000)).collect();
+            let mut nexts = [0u64; 6];
+            for (which, size) in pushes {
+                push(&feeds[which], nexts[which], size, false);
+                nexts[which] += 1;
+                let held: usize = feeds.iter().map(|feed| feed.shown().ring.bytes()).sum();
+                prop_assert_eq!(held, pool.used.load(Ordering::Relaxed));
+                let within = held <= limit;
+                let share = limit / 6;
+                let only_newest = feeds.iter().all(|feed| {
+                    let shown = feed.shown();
+                    shown.ring.bytes() <= share || shown.ring.since(shown.ring.next() - 1).is_some_and(|b| b.len() == 1)
+                        && shown.ring.holds_one()
+                });
+                prop_assert!(within || only_newest, "{held} of {limit}");
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The slot of one reader, and how it comes to its place and goes.
+
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use slab::Slab;
+
+use super::{Departure, End, Loss, Shard, Stands, Wake, Wants, line::LineId};
+use crate::{actor::ReaderGuard, frame::Stand};
+
+/// Where a slot is in its shard.
+pub(crate) type SlotId = usize;
+
+/// A reader.
+pub(super) struct Slot<S, L> {
+    pub(super) socket: S,
+    pub(super) line: LineId,
+    pub(super) wants: Wants,
+    pub(super) place: Place,
+    /// Its index in the list of its place.
+    index: u32,
+    /// Where it stands, unless it stands with the others.
+    pub(super) stand: Stand,
+    /// The least cursor to send.
+    pub(super) cursor: u64,
+    /// Since when nothing was sent, in milliseconds of the shard.
+    pub(super) quiet_since: u64,
+    /// When its response ends, in milliseconds of the shard.
+    pub(super) ends_at: u64,
+    pub(super) unsent: Option<Box<Unsent>>,
+    pub(super) unread: Vec<u8>,
+    /// Why its response ends, once what is unsent is sent.
+    pub(super) ending: Option<End>,
+    _guard: ReaderGuard,
+    pub(super) luggage: L,
+}
+
+/// Where a reader is among those of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// With the others: it has had what they have had.
+    Current,
+    /// With the others, and to be woken when something comes.
+    Parked,
+    /// Apart from them, with a socket that takes something; looked at with the next bell and the next sweep.
+    Waiting,
+    /// Apart from them, until its socket takes something.
+    Busy,
+}
+
+/// What a socket did not take.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) rest: Bytes,
+    /// Since when it has taken nothing, in milliseconds of the shard.
+    pub(super) since: u64,
+}
+
+/// What a slot is made of.
+pub(super) struct SlotSeed<S, L> {
+    pub(super) socket: S,
+    pub(super) line: LineId,
+    pub(super) wants: Wants,
+    pub(super) stand: Stand,
+    pub(super) cursor: u64,
+    pub(super) now: u64,
+    pub(super) ends_at: u64,
+    pub(super) unread: Vec<u8>,
+    pub(super) guard: ReaderGuard,
+    pub(super) luggage: L,
+}
+
+impl<S, L> Slot<S, L> {
+    pub(super) fn is_current(&self) -> bool {
+        self.place == Place::Current
+    }
+}
+
+impl<S: Read + Write, L> Shard<S, L> {
+    /// Makes a slot, which is at no place yet.
+    pub(super) fn seat(&mut self, seed: SlotSeed<S, L>) -> SlotId {
+        let SlotSeed { socket, line, wants, stand, cursor, now, ends_at, unread, guard, luggage } = seed;
+        self.lines[line].readers += 1;
+        self.metrics.readers.inc();
+        self.slots.insert(Slot {
+            socket,
+            line,
+            wants,
+            place: Place::Busy,
+            index: 0,
+            stand,
+            cursor,
+            quiet_since: now,
+            ends_at,
+            unsent: None,
+            unread,
+            ending: None,
+            _guard: guard,
+            luggage,
+        })
+    }
+
+    /// Puts a slot into a place, and takes it out of the one where it was.
+    pub(super) fn put(&mut self, id: SlotId, place: Place) {
+        let slot = &mut self.slots[id];
+        if slot.place == place {
+            return;
+        }
+        let (was, index) = (slot.place, slot.index as usize);
+        slot.place = place;
+        let line = &mut self.lines[slot.line];
+        if let Some(list) = line.list(was) {
+            list.swap_remove(index);
+            if let Some(moved) = list.get(index) {
+                self.slots[*moved].index = index as u32;
+            }
+        }
+        let line = &mut self.lines[self.slots[id].line];
+        if let Some(list) = line.list(place) {
+            list.push(id);
+            self.slots[id].index = (list.len() - 1) as u32;
+        }
+    }
+
+    /// The response is complete.
+    pub(super) fn end(&mut self, id: SlotId, reason: End) {
+        let Slot { socket, unread, luggage, .. } = self.remove(id);
+        self.departures.push(Departure::Ended { reason, socket, unread: unread.into(), luggage });
+    }
+
+    /// The connection is over.
+    pub(super) fn lose(&mut self, id: SlotId, reason: Loss) {
+        let Slot { socket, luggage, .. } = self.remove(id);
+        self.departures.push(Departure::Lost { reason, socket, luggage });
+    }
+
+    /// The reader has to catch up elsewhere.
+    pub(super) fn depart_behind(&mut self, id: SlotId) {
+        if self.slots[id].wants == Wants::Answer {
+            return self.wake(id, Wake::Moved);
+        }
+        let (stands, Slot { socket, cursor, ends_at, unread, luggage, .. }) = self.leave(id);
+        self.metrics.fell_behind.inc();
+        let ends_at = self.began + Duration::from_millis(ends_at);
+        // It may have been sent one that is higher than its own.
+        let cursor = cursor.max(self.interval);
+        let unread = unread.into();
+        self.departures.push(Departure::Behind { socket, stands, cursor, ends_at, unread, luggage });
+    }
+
+    /// The reader is to be answered.
+    pub(super) fn wake(&mut self, id: SlotId, wake: Wake) {
+        let (stands, Slot { socket, unread, luggage, .. }) = self.leave(id);
+        self.departures.push(Departure::Woken { wake, socket, stands, unread: unread.into(), luggage });
+    }
+
+    /// Takes a reader out, which goes on elsewhere.
+    fn leave(&mut self, id: SlotId) -> (Stands, Slot<S, L>) {
+        let resume = Arc::clone(&self.lines[self.slots[id].line].resume);
+        (Stands { resume, stand: self.stand_of(id) }, self.remove(id))
+    }
+
+    /// Where a reader stands.
+    pub(super) fn stand_of(&self, id: SlotId) -> Stand {
+        let slot = &self.slots[id];
+        match slot.place {
+            Place::Current | Place::Parked => self.lines[slot.line].stand,
+            Place::Waiting | Place::Busy => slot.stand,
+        }
+    }
+
+    fn remove(&mut self, id: SlotId) -> Slot<S, L> {
+        self.put(id, Place::Busy);
+        let slot = self.slots.remove(id);
+        self.metrics.readers.dec();
+        self.leave_line(slot.line);
+        if self.slots.is_empty() {
+            // What a crowd has needed is given back when it has gone.
+            self.slots = Slab::new();
+            self.lines = Slab::new();
+        }
+        slot
+    }
+}

@@ -10,6 +10,7 @@ use tailwater_fanout::Gateway;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
+    admission::Admission,
     body::Limits,
     config::{Config, READINESS_TIMEOUT, READINESS_TTL},
     drain::Drain,
@@ -52,6 +53,7 @@ pub struct Shared {
     pub(crate) ambient: Ambient,
     pub(crate) drain: Drain,
     pub(crate) bodies: Limits,
+    pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
 }
 
@@ -65,9 +67,10 @@ impl App {
     pub fn new(parts: Parts) -> Self {
         let Parts { gateway, config, registry, metrics, ambient } = parts;
         let drain = Drain::new(config.drain);
-        let bodies = Limits::new(&config);
+        let bodies = Limits::new(&config, &metrics);
+        let admission = Admission::new(&config, &metrics.connections);
         let readiness = Readiness::default();
-        Self(Arc::new(Shared { gateway, config, registry, metrics, ambient, drain, bodies, readiness }))
+        Self(Arc::new(Shared { gateway, config, registry, metrics, ambient, drain, bodies, admission, readiness }))
     }
 
     /// What ends its live responses.

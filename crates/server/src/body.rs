@@ -16,7 +16,11 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::config::{Config, WHOLE_BODY_TIMEOUT};
+use crate::{
+    config::{Config, WHOLE_BODY_TIMEOUT},
+    connection::Cut,
+    metrics::Metrics,
+};
 
 /// The unit in which memory for bodies is handed out.
 const UNIT: usize = 1024;
@@ -31,6 +35,7 @@ pub(crate) struct Limits {
     max: usize,
     idle: Duration,
     budget: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
 /// A body, and its share of the budget for as long as it lives.
@@ -64,9 +69,10 @@ pub(crate) enum BodyError {
 }
 
 impl Limits {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, metrics: &Metrics) -> Self {
         let units = (config.body_budget / UNIT).min(Semaphore::MAX_PERMITS);
-        Self { max: config.max_body, idle: config.body_timeout, budget: Arc::new(Semaphore::new(units)) }
+        let budget = Arc::new(Semaphore::new(units));
+        Self { max: config.max_body, idle: config.body_timeout, budget, metrics: metrics.clone() }
     }
 
     /// Takes a body in.
@@ -80,7 +86,11 @@ impl Limits {
             }
             return Err(BodyError::TooLarge { max: self.max });
         }
-        timeout(WHOLE_BODY_TIMEOUT, self.collect(body)).await.unwrap_or(Err(BodyError::TimedOut))
+        let received = timeout(WHOLE_BODY_TIMEOUT, self.collect(body)).await.unwrap_or(Err(BodyError::TimedOut));
+        if let Err(BodyError::TimedOut) = received {
+            self.metrics.cut(Cut::BodyTimeout);
+        }
+        received
     }
 
     async fn collect(&self, mut body: Body) -> Result<Received, BodyError> {
@@ -151,7 +161,8 @@ mod tests {
     use super::*;
 
     fn limits(max: usize, budget: usize) -> Limits {
-        Limits::new(&Config { max_body: max, body_budget: budget, ..Config::default() })
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Limits::new(&Config { max_body: max, body_budget: budget, ..Config::default() }, &metrics)
     }
 
     fn chunks(chunks: &[&'static [u8]]) -> Body {

@@ -1,9 +1,11 @@
 //! The settings of the HTTP surface.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, num::NonZeroUsize, str::FromStr, thread, time::Duration};
 
 use http::Uri;
 use tailwater_protocol::{Addressing, ProjectId};
+
+use crate::{client_address::TrustedProxies, tls::Tls};
 
 /// What an operator can turn.
 #[derive(Debug, Clone)]
@@ -27,18 +29,41 @@ pub struct Config {
     pub max_body: usize,
     /// The most bytes in all bodies that are being received or appended, rounded up to whole KiB each.
     pub body_budget: usize,
-    /// How long the head of a request may take.
+    /// How long the head of a request may take, and how long a connection of HTTP/1.1 may be idle.
     pub header_timeout: Duration,
     /// How long a body may stand still.
     pub body_timeout: Duration,
-    /// How long a connection that is written to may take nothing before it is closed.
+    /// How long a connection that is written to, or a stream of HTTP/2, may take nothing before it is closed.
     pub write_timeout: Duration,
     /// Over how long live responses are spread when the process ends.
     pub drain: Duration,
-    /// The most connections at once; further ones wait to be accepted.
+    /// The most connections at once; further ones are refused.
     pub max_connections: usize,
+    /// The most connections at once from one client address; no limit without it, because behind a proxy that is not
+    /// named in `trusted_proxies` everybody has the same address.
+    pub max_connections_per_address: Option<NonZeroUsize>,
+    /// Who may say in `X-Forwarded-For` whom a request comes from.
+    pub trusted_proxies: TrustedProxies,
+    /// How many bytes the kernel may hold for a live reader that is slow to take them (`SO_SNDBUF`). Smaller saves memory
+    /// where many readers stall; larger feeds fast readers that are far away.
+    pub send_buffer: usize,
+    /// How many threads write to the live readers of plain HTTP/1.1. With none, these readers take the way of all others,
+    /// which costs more of everything.
+    pub delivery_shards: usize,
+    /// What makes the listeners speak TLS, and nothing else.
+    pub tls: Option<Tls>,
 }
 
+/// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
+pub(crate) const MAX_REFUSALS: usize = 64;
+/// How long a connection that is refused may take to ask and to read the answer.
+pub(crate) const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection that has been answered for good may still send, so that it reads the answer before it is reset.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// By how much the kernel's patience with a silent peer exceeds the write timeout, which is the more precise of the two.
+pub(crate) const PEER_TIMEOUT_MARGIN: Duration = Duration::from_secs(15);
+/// The most bytes in the head of a request, in either version of HTTP.
+pub(crate) const MAX_HEAD: usize = 16 * 1024;
 /// How long a body may take in all, however steadily it trickles.
 pub(crate) const WHOLE_BODY_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long requests may take to end after the live responses have, before they are cut off.
@@ -66,6 +91,11 @@ impl Default for Config {
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
             max_connections: 100_000,
+            max_connections_per_address: None,
+            trusted_proxies: TrustedProxies::default(),
+            send_buffer: 64 * 1024,
+            delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            tls: None,
         }
     }
 }

@@ -17,9 +17,12 @@ use tokio_util::{
 
 /// Shared by all live responses; a cheap clone.
 #[derive(Debug, Clone)]
-pub struct Drain {
+pub struct Drain(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     window: Duration,
-    began_at: Arc<OnceLock<Instant>>,
+    began_at: OnceLock<Instant>,
     begun: CancellationToken,
     hurried: CancellationToken,
     live: TaskTracker,
@@ -43,41 +46,51 @@ impl Drain {
     /// A drain that spreads the ends of live responses over `window`.
     #[must_use]
     pub fn new(window: Duration) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             window,
-            began_at: Arc::default(),
+            began_at: OnceLock::new(),
             begun: CancellationToken::new(),
             hurried: CancellationToken::new(),
             live: TaskTracker::new(),
-        }
+        }))
     }
 
     /// Begins. What begins twice goes on.
     pub fn begin(&self) {
-        self.began_at.get_or_init(Instant::now);
-        self.begun.cancel();
+        self.0.began_at.get_or_init(Instant::now);
+        self.0.begun.cancel();
     }
 
     /// Ends all live responses now.
     pub fn hurry(&self) {
         self.begin();
-        self.hurried.cancel();
+        self.0.hurried.cancel();
     }
 
     /// Whether it has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.begun.is_cancelled()
+        self.0.begun.is_cancelled()
     }
 
     /// Waits until no live response is left, or the window is over.
     pub async fn ended(&self) {
-        self.begun.cancelled().await;
-        self.live.close();
+        self.0.begun.cancelled().await;
+        self.0.live.close();
         tokio::select! {
-            () = self.live.wait() => {}
+            () = self.0.live.wait() => {}
             () = sleep_until(self.at(1.0)) => {}
         }
+    }
+
+    /// Waits until no live response is left.
+    pub(crate) async fn left(&self) {
+        self.0.live.wait().await;
+    }
+
+    /// Over how long live responses end.
+    pub(crate) fn window(&self) -> Duration {
+        self.0.window
     }
 
     /// Lets a live response in. `share` is where in the window it is to end.
@@ -85,21 +98,21 @@ impl Drain {
         if self.has_begun() {
             return Err(Draining);
         }
-        Ok(Turn { drain: self.clone(), share, _alive: self.live.token() })
+        Ok(Turn { drain: self.clone(), share, _alive: self.0.live.token() })
     }
 
     fn at(&self, share: f64) -> Instant {
-        *self.began_at.get_or_init(Instant::now) + self.window.mul_f64(share)
+        *self.0.began_at.get_or_init(Instant::now) + self.0.window.mul_f64(share)
     }
 }
 
 impl Turn {
     /// Waits until the response has to end. Cancel safe.
     pub(crate) async fn comes(&self) {
-        self.drain.begun.cancelled().await;
+        self.drain.0.begun.cancelled().await;
         tokio::select! {
             () = sleep_until(self.drain.at(self.share)) => {}
-            () = self.drain.hurried.cancelled() => {}
+            () = self.drain.0.hurried.cancelled() => {}
         }
     }
 }

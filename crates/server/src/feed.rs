@@ -6,14 +6,11 @@
 //! That matters for text. An event stream is UTF-8, and two appends may share one character. A delivery that ends inside
 //! a character is held back, offset and all, until what follows completes it; a reader that is cut off meanwhile gets it
 //! again from the start. What never becomes a character goes out with replacement characters: when the stream is closed,
-//! or when more than [`MAX_HELD`] bytes have come behind it.
+//! or when more than [`MAX_HELD`](text::MAX_HELD) bytes have come behind it.
 
 use bytes::{Bytes, BytesMut};
 use tailwater_fanout::Delivery;
 use tailwater_protocol::{ContentKind, Offset, cursor, sse, text};
-
-/// How many bytes may come behind a delivery that is held back.
-pub(crate) const MAX_HELD: usize = 64 * 1024;
 
 /// Where a reader stands, and what is held back for it.
 #[derive(Debug)]
@@ -34,6 +31,16 @@ impl Feed {
         Self { kind, at, cursor, held: Vec::new(), behind: 0 }
     }
 
+    /// The least cursor to send.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Whether something waits for what completes it.
+    pub(crate) fn holds_back(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// What a delivery makes the reader see; `None` when it is held back.
     pub(crate) fn deliver(&mut self, delivery: &Delivery, now_ms: u64) -> Option<Bytes> {
         let first_held = self.held.is_empty();
@@ -41,7 +48,7 @@ impl Feed {
             self.behind += size(&delivery.messages);
         }
         self.held.extend(delivery.messages.iter().cloned());
-        let wait = self.kind == ContentKind::Text && !delivery.closed && self.behind <= MAX_HELD;
+        let wait = self.kind == ContentKind::Text && !delivery.closed && self.behind <= text::MAX_HELD;
         if wait && self.ends_inside_a_character() {
             return None;
         }
@@ -79,11 +86,7 @@ impl Feed {
     }
 
     fn ends_inside_a_character(&self) -> bool {
-        // An unfinished character has three bytes at most, which may lie in as many messages.
-        let mut last: Vec<u8> =
-            self.held.iter().rev().flat_map(|message| message.iter().rev()).take(3).copied().collect();
-        last.reverse();
-        text::split_complete(&last) < last.len()
+        text::ends_inside(self.held.iter().map(Bytes::as_ref))
     }
 }
 
@@ -93,7 +96,10 @@ fn size(messages: &[Bytes]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use tailwater_protocol::cursor::{EPOCH_MS, INTERVAL_MS};
+    use tailwater_protocol::{
+        cursor::{EPOCH_MS, INTERVAL_MS},
+        text::MAX_HELD,
+    };
 
     use super::*;
 

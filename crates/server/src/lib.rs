@@ -14,13 +14,22 @@
 //! | `create`, `append`, `read`, `long_poll`, `sse` | the operations |
 //! | `feed` | what one reader of Server-Sent Events is sent, without I/O |
 //! | `event_source` | what a plain `EventSource` gets instead of a refusal |
+//! | `handover`, `delivery` | live responses on their way out of the HTTP library, and outside it |
 //! | `location` | absolute URLs of streams |
 //! | [`problem`] | errors to HTTP; the table of codes |
 //! | `cors` | headers that every response has |
 //! | `health` | liveness, readiness, metrics |
 //! | [`metrics`] | what is counted |
 //! | [`drain`] | the end of live responses when the process ends |
-//! | [`listen`] | sockets, connections, shutdown |
+//! | [`listen`] | listeners and shutdown |
+//! | `admission` | how many connections there may be, in all and from one client |
+//! | [`client_address`] | whose connection or request it is |
+//! | `connection` | serving one connection: which protocol, and how it ends |
+//! | `http2` | the bounds of HTTP/2 |
+//! | `refuse` | the answer to whoever cannot be let in |
+//! | `rewind` | a connection of which the beginning was read already |
+//! | `wire` | a response as bytes, outside the HTTP library |
+//! | [`tls`] | TLS at the listeners |
 //! | `stall` | connections that take nothing any more |
 //!
 //! # Invariants
@@ -33,32 +42,44 @@
 //!   true when it is written.
 //! - Every accepted reader ends in exactly one counted way.
 
+mod admission;
 mod answer;
 pub mod app;
 mod append;
 mod body;
+pub mod client_address;
 pub mod config;
+mod connection;
 mod cors;
 mod create;
+mod delivery;
 pub mod drain;
 mod event_source;
 mod feed;
+mod handover;
 mod health;
+mod http2;
 pub mod listen;
 mod location;
 mod long_poll;
 pub mod metrics;
 pub mod problem;
 mod read;
+mod refuse;
 mod request;
+mod rewind;
 mod routes;
 mod sse;
 mod stall;
+pub mod tls;
+mod wire;
 
 pub use app::{Ambient, App, Parts};
+pub use client_address::{InvalidNetwork, TrustedProxies};
 pub use config::{Config, PublicUrl};
 pub use drain::Drain;
 pub use listen::{Ended, Server};
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use routes::router;
+pub use tls::{Tls, TlsError};

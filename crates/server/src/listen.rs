@@ -1,40 +1,35 @@
-//! Sockets, connections, and their end.
+//! Listeners, and the end of the server.
+//!
+//! Who cannot be let in is told so, by a bounded number of refusals at once; beyond those, connections wait in the kernel's
+//! queue. Where the process may open no more files, a descriptor that was kept for that is given up for as long as it
+//! takes to refuse one connection: so nobody waits for an answer that cannot come, and the loop does not spin.
 //!
 //! The end has two parts. First the live responses end, spread over the drain window, while everything else is served
 //! as ever and readiness says no. Then nothing more is accepted, idle connections close, requests that are being served
 //! may finish for a moment, and what is left is cut off. So it takes the window and that moment at most.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Extension, Router};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
+use tailwater_fanout::Shards;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admission::Limit,
     app::App,
-    config::{Config, GRACE, HURRIED_GRACE},
+    config::{GRACE, HURRIED_GRACE},
+    connection::Host,
+    delivery::{self, Luggage},
     drain::Drain,
     location::LocalAddress,
-    metrics::Alive,
     routes::router,
-    stall::Unstalled,
 };
 
-/// How long to wait before a listener that failed, for want of file descriptors as a rule, is tried again.
+/// How long to wait before a listener that failed is tried again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How many requests an HTTP/2 connection may have open at once. All readers of a proxy may share one connection.
-const MAX_HTTP2_STREAMS: u32 = 1000;
-/// How often an HTTP/2 connection is asked whether it is still there.
-const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// A running server.
 #[derive(Debug)]
@@ -45,7 +40,12 @@ pub struct Server {
     /// Cuts off what is left.
     cut: CancellationToken,
     tasks: TaskTracker,
+    crew: Crew,
 }
+
+/// Ends the delivery shards with the server: what they hold holds them.
+#[derive(Debug)]
+struct Crew(Option<Arc<Shards<Luggage>>>);
 
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,44 +56,70 @@ pub enum Ended {
     Cut,
 }
 
-/// What the tasks of a server share.
-#[derive(Clone)]
+/// One listener.
 struct Acceptor {
-    app: App,
-    builder: Arc<Builder<TokioExecutor>>,
-    slots: Arc<Semaphore>,
-    close: CancellationToken,
-    cut: CancellationToken,
-    tasks: TaskTracker,
+    host: Arc<Host>,
+    listener: TcpListener,
+    /// Open for nothing but to be closed when there are no more descriptors.
+    spare: Option<File>,
+    /// Whether the last attempt to accept failed, which is logged once and not each time.
+    fails: bool,
 }
 
 impl Server {
     /// Serves `app` at these listeners.
-    #[must_use]
-    pub fn start(app: &App, listeners: Vec<TcpListener>) -> Self {
+    ///
+    /// # Errors
+    /// When the system has no more threads or descriptors.
+    pub fn start(app: &App, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let (shards, departures) = delivery::start(app)?.unzip();
+        let shards = shards.map(Arc::new);
         let (close, cut, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let acceptor = Acceptor {
-            app: app.clone(),
-            builder: Arc::new(builder(&app.config)),
-            slots: Arc::new(Semaphore::new(app.config.max_connections.min(Semaphore::MAX_PERMITS))),
-            close: close.clone(),
-            cut: cut.clone(),
-            tasks: tasks.clone(),
-        };
-        for listener in listeners {
-            tasks.spawn(acceptor.clone().accept(listener));
+        let scheme = if app.config.tls.is_some() { "https" } else { "http" };
+        if let Some(tls) = app.config.tls.clone() {
+            let close = close.clone();
+            tasks.spawn(async move {
+                // Nothing is lost half way: a pair is read in one piece.
+                tokio::select! {
+                    () = close.cancelled() => {}
+                    () = tls.watch() => {}
+                }
+            });
         }
-        Self { drain: app.drain().clone(), close, cut, tasks }
+        for listener in listeners {
+            let Ok(address) = listener.local_addr() else { continue };
+            let host = Host {
+                app: app.clone(),
+                router: router(app.clone()),
+                local: LocalAddress { address, scheme },
+                close: close.clone(),
+                cut: cut.clone(),
+                tasks: tasks.clone(),
+                shards: shards.clone(),
+            };
+            tasks.spawn(Acceptor::new(host, listener).run());
+        }
+        if let Some(departures) = departures {
+            tasks.spawn(delivery::see_off(departures));
+        }
+        Ok(Self { drain: app.drain().clone(), close, cut, tasks, crew: Crew(shards) })
     }
 
     /// Ends within the drain window and a moment; a blink after `hurry` is cancelled, which is for last words.
     pub async fn shut_down(self, hurry: CancellationToken) -> Ended {
         self.drain.begin();
+        self.crew.drain(self.drain.window());
         tokio::select! {
             () = self.drain.ended() => {}
-            () = hurry.cancelled() => self.drain.hurry(),
+            () = hurry.cancelled() => {
+                self.drain.hurry();
+                self.crew.drain(Duration::ZERO);
+            }
         }
+        // The last ones are on their way: a shard takes a moment to go through its readers.
+        drop(timeout(HURRIED_GRACE, self.drain.left()).await);
         self.close.cancel();
+        self.crew.stop();
         self.tasks.close();
         tokio::select! {
             finished = timeout(GRACE, self.tasks.wait()) => if finished.is_ok() { return Ended::Clean },
@@ -105,74 +131,112 @@ impl Server {
     }
 }
 
+impl Crew {
+    fn drain(&self, window: Duration) {
+        if let Some(shards) = &self.0 {
+            shards.drain(window);
+        }
+    }
+
+    fn stop(&self) {
+        if let Some(shards) = &self.0 {
+            shards.stop();
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Acceptor {
-    async fn accept(self, listener: TcpListener) {
-        let Ok(local) = listener.local_addr() else { return };
-        let router = router(self.app.clone()).layer(Extension(LocalAddress(local)));
+    fn new(host: Host, listener: TcpListener) -> Self {
+        Self { host: Arc::new(host), listener, spare: spare(), fails: false }
+    }
+
+    async fn run(mut self) {
+        let close = self.host.close.clone();
         loop {
-            // Full: the kernel's queue holds further connections until one has ended.
-            let slot = tokio::select! {
+            // Nothing that is accepted is lost: what is cancelled here has accepted nothing, or is refusing.
+            tokio::select! {
                 biased;
-                () = self.close.cancelled() => return,
-                slot = Arc::clone(&self.slots).acquire_owned() => slot,
-            };
-            let accepted = tokio::select! {
-                biased;
-                () = self.close.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let connection = self.clone().serve(stream, peer, router.clone());
-                    self.tasks.spawn(async move {
-                        let _slot = slot;
-                        connection.await;
-                    });
+                () = close.cancelled() => return,
+                () = self.accept() => {}
+            }
+        }
+    }
+
+    /// Accepts one connection, or fails to and waits until another attempt makes sense.
+    async fn accept(&mut self) {
+        self.host.app.admission.room().await;
+        match self.listener.accept().await {
+            Ok((stream, peer)) => {
+                self.fails = false;
+                self.receive(stream, peer);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.fails, true) {
+                    tracing::warn!(%error, local = %self.host.local.address, "connections cannot be accepted");
                 }
-                Err(error) => {
-                    tracing::warn!(%error, %local, "a connection was not accepted");
+                // Of what a connection has died of before it was accepted, the next one knows nothing.
+                if is_want_of_descriptors(&error) {
+                    self.refuse_one().await;
+                } else if !is_of_the_connection(&error) {
                     sleep(ACCEPT_RETRY).await;
                 }
             }
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, router: Router) {
-        let _alive = Alive::new(&self.app.metrics.connections);
-        // Events are small and must not wait for each other.
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
-        let io = TokioIo::new(Unstalled::new(stream, self.app.config.write_timeout));
-        let connection = self.builder.serve_connection(io, TowerToHyperService::new(router));
-        let mut connection = pin!(connection);
-        let served = tokio::select! {
-            biased;
-            () = self.cut.cancelled() => return,
-            served = connection.as_mut() => served,
-            () = self.close.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    biased;
-                    () = self.cut.cancelled() => return,
-                    served = connection => served,
-                }
+    fn receive(&self, stream: TcpStream, peer: SocketAddr) {
+        let host = Arc::clone(&self.host);
+        let admission = &self.host.app.admission;
+        match admission.admit(peer) {
+            Ok(admitted) => {
+                self.host.tasks.spawn(async move { host.serve(stream, peer, admitted).await });
             }
-        };
-        if let Err(error) = served {
-            tracing::debug!(error, %peer, "a connection ended");
+            Err(limit) => match admission.refusal() {
+                Some(refusal) => {
+                    self.host.tasks.spawn(async move {
+                        let _refusal = refusal;
+                        host.refuse(stream, peer, limit).await;
+                    });
+                }
+                // One address can fill the refusals, and others must not wait behind it.
+                None => host.app.metrics.refused(limit),
+            },
         }
+    }
+
+    /// Refuses the connection that waits longest, with the descriptor that was kept for it.
+    async fn refuse_one(&mut self) {
+        self.spare = None;
+        match timeout(ACCEPT_RETRY, self.listener.accept()).await {
+            Ok(Ok((stream, peer))) => self.host.refuse(stream, peer, Limit::Descriptors).await,
+            // Something else was faster, or nobody waits any more.
+            Ok(Err(_)) => sleep(ACCEPT_RETRY).await,
+            Err(_) => {}
+        }
+        self.spare = spare();
     }
 }
 
-fn builder(config: &Config) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_HTTP2_STREAMS)
-        .keep_alive_interval(HTTP2_PING)
-        .keep_alive_timeout(config.write_timeout);
-    builder
+/// A descriptor in reserve.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Whether the process (`EMFILE`) or the machine (`ENFILE`) has no more descriptors.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
+/// Whether it is the connection that failed, and not the listener.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
 }

@@ -1,7 +1,7 @@
 //! Absolute URLs of streams, for `Location` (protocol, section 5.1).
 //!
-//! The scheme of a request cannot be seen behind a proxy, and headers that claim it can be forged; who needs another one
-//! than `http` sets the public URL.
+//! The scheme is the listener's. What a client used to reach a proxy cannot be seen here, and headers that claim it can be
+//! forged; who needs another one sets the public URL.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -9,9 +9,13 @@ use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
 
 use crate::config::PublicUrl;
 
-/// The address that a connection was accepted at.
+/// Where a connection was accepted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalAddress(pub(crate) SocketAddr);
+pub(crate) struct LocalAddress {
+    pub(crate) address: SocketAddr,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+}
 
 /// The URL of what was requested, without its query.
 pub(crate) fn of_request(
@@ -20,10 +24,11 @@ pub(crate) fn of_request(
     headers: &HeaderMap,
     local: Option<LocalAddress>,
 ) -> HeaderValue {
+    let scheme = local.map_or("http", |local| local.scheme);
     let mut url = match (public, authority(uri, headers), local) {
         (Some(public), _, _) => public.as_str().to_owned(),
-        (None, Some(authority), _) => format!("http://{authority}"),
-        (None, None, Some(LocalAddress(address))) => format!("http://{address}"),
+        (None, Some(authority), _) => format!("{scheme}://{authority}"),
+        (None, None, Some(LocalAddress { address, .. })) => format!("{scheme}://{address}"),
         (None, None, None) => String::new(),
     };
     for byte in uri.path().bytes() {
@@ -52,12 +57,16 @@ mod tests {
     use super::*;
 
     fn location(public: Option<&str>, uri: &str, host: Option<&str>) -> String {
+        location_at("http", public, uri, host)
+    }
+
+    fn location_at(scheme: &'static str, public: Option<&str>, uri: &str, host: Option<&str>) -> String {
         let public = public.map(|url| url.parse().unwrap());
         let mut headers = HeaderMap::new();
         if let Some(host) = host {
             headers.insert(header::HOST, host.parse().unwrap());
         }
-        let local = LocalAddress(([127, 0, 0, 1], 4437).into());
+        let local = LocalAddress { address: ([127, 0, 0, 1], 4437).into(), scheme };
         let value = of_request(public.as_ref(), &uri.parse().unwrap(), &headers, Some(local));
         value.to_str().unwrap().to_owned()
     }
@@ -77,5 +86,12 @@ mod tests {
         for (public, uri, host, expected) in table {
             assert_eq!(location(public, uri, host), expected);
         }
+    }
+
+    #[test]
+    fn a_listener_with_tls_makes_secure_locations() {
+        assert_eq!(location_at("https", None, "/v1/stream/s", Some("h:1")), "https://h:1/v1/stream/s");
+        assert_eq!(location_at("https", None, "/v1/stream/s", None), "https://127.0.0.1:4437/v1/stream/s");
+        assert_eq!(location_at("https", Some("http://a"), "/v1/stream/s", Some("h")), "http://a/v1/stream/s");
     }
 }

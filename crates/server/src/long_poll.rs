@@ -1,114 +1,193 @@
 //! `GET ?live=long-poll`: what is there, or else what comes next (protocol, section 5.7).
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::{StatusCode, header};
-use tailwater_fanout::{Event, OpError, Reader};
+use tailwater_fanout::{Delivery, Event, Head, OpError, Reader, Stands, Wake};
 use tailwater_log::{Misplaced, Refusal};
 use tailwater_protocol::{Answer, Offset, ReadOffset, cursor, headers};
 use tailwater_upstream::StreamKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
+    admission::Place,
     answer,
     app::App,
+    drain::Turn,
+    handover::Pass,
     metrics::Alive,
     problem::Problem,
     read::{self, Found},
 };
 
 /// What is waited for.
-pub(crate) struct Wait<'w> {
-    pub(crate) key: &'w StreamKey,
+pub(crate) struct Wait {
+    pub(crate) app: App,
+    pub(crate) key: StreamKey,
     pub(crate) from: ReadOffset,
     /// The cursor of the client's last response.
     pub(crate) cursor: Option<u64>,
+    pub(crate) if_none_match: Option<String>,
 }
 
-pub(crate) async fn get(app: &App, wait: Wait<'_>, if_none_match: Option<&str>) -> Result<Response, Problem> {
+/// A long-poll that is under way.
+pub(crate) struct Poll {
+    wait: Wait,
+    reader: Reader,
+    stay: Stay,
+}
+
+/// What a long-poll holds for as long as it lasts, whoever waits for it.
+struct Stay {
+    deadline: Instant,
+    turn: Turn,
+    /// Its client's, where it does not wait in the HTTP library.
+    place: Option<Arc<Place>>,
+    _waits: Alive,
+}
+
+/// A long-poll that waits at a delivery shard.
+pub(crate) struct Parked {
+    wait: Wait,
+    stay: Stay,
+}
+
+pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Problem> {
+    let app = &wait.app;
     let turn = app.drain.enter(app.ambient.share())?;
     let deadline = Instant::now() + app.config.long_poll_timeout;
-    let mut reader = app.gateway.follow(wait.key, wait.from).await?;
+    let reader = app.gateway.follow(&wait.key, wait.from).await?;
     if reader.is_closed() {
-        return Ok(nothing(app, &wait, &reader, reader.position(), true));
+        return Ok(wait.nothing(reader.head(), reader.position(), true));
     }
-    let _waits = Alive::new(&app.metrics.long_polls);
-    loop {
-        let event = tokio::select! {
-            biased;
-            // What has come is given out, however late it is.
-            event = reader.next() => event,
-            () = sleep_until(deadline) => return timed_out(app, &wait, &reader, if_none_match).await,
-            () = turn.comes() => return timed_out(app, &wait, &reader, if_none_match).await,
-        };
-        match event {
-            Event::Messages(delivery) if delivery.messages.is_empty() => {
-                if delivery.closed {
-                    return Ok(nothing(app, &wait, &reader, delivery.next, true));
+    let stay = Stay { deadline, turn, place: None, _waits: Alive::new(&app.metrics.long_polls) };
+    let mut poll = Poll { wait, reader, stay };
+    match pass {
+        Some(pass) if poll.reader.is_caught_up() => {
+            poll.stay.place = pass.place;
+            pass.exit.park(poll, pass.observed);
+            // The connection takes its socket away, and drops this.
+            std::future::pending().await
+        }
+        Some(_) | None => poll.answer().await,
+    }
+}
+
+impl Poll {
+    /// The poll without its reader, which goes ahead to a shard.
+    pub(crate) fn park(self) -> (Parked, Reader) {
+        (Parked { wait: self.wait, stay: self.stay }, self.reader)
+    }
+
+    async fn answer(self) -> Result<Response, Problem> {
+        let Self { wait, mut reader, stay } = self;
+        loop {
+            let event = tokio::select! {
+                biased;
+                // What has come is given out, however late it is.
+                event = reader.next() => event,
+                () = sleep_until(stay.deadline) => return wait.timed_out(&reader).await,
+                () = stay.turn.comes() => return wait.timed_out(&reader).await,
+            };
+            match event {
+                Event::Messages(delivery) => {
+                    if let Some(response) = wait.delivered(reader.head(), &delivery) {
+                        return Ok(response);
+                    }
                 }
+                Event::Reset { earliest } => return Err(OpError::from(Misplaced::Gone { earliest }).into()),
+                Event::Gone => return Err(wait.gone().await),
+                Event::Failed(error) => return Err(error.into()),
             }
-            Event::Messages(delivery) => {
-                let found = Found {
-                    head: reader.head(),
-                    from: wait.from,
-                    messages: &delivery.messages,
-                    next: delivery.next,
-                    up_to_date: delivery.up_to_date,
-                    closed: delivery.closed,
-                    cursor: Some(wait.answer_cursor(app)),
-                };
-                return Ok(read::found(app, &found, if_none_match));
-            }
-            Event::Reset { earliest } => return Err(OpError::from(Misplaced::Gone { earliest }).into()),
-            Event::Gone => return Err(gone(app, wait.key).await),
-            Event::Failed(error) => return Err(error.into()),
         }
     }
 }
 
-/// Nothing came. What is known of the tail may be as old as the read session's last sign of life, so where that is too
-/// long ago, the store is asked.
-async fn timed_out(
-    app: &App,
-    wait: &Wait<'_>,
-    reader: &Reader,
-    if_none_match: Option<&str>,
-) -> Result<Response, Problem> {
-    if reader.is_caught_up() && reader.is_fresh() {
-        return Ok(nothing(app, wait, reader, reader.position(), false));
+impl Parked {
+    /// Until when it waits.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.stay.deadline
     }
-    let page = app.gateway.read(wait.key, ReadOffset::At(reader.position())).await?;
-    if page.messages.is_empty() && page.up_to_date {
-        return Ok(nothing(app, wait, reader, page.next, page.head.closed));
-    }
-    let found = read::of_page(&page, wait.from, Some(wait.answer_cursor(app)));
-    Ok(read::found(app, &found, if_none_match))
-}
 
-/// The `204`.
-fn nothing(app: &App, wait: &Wait<'_>, reader: &Reader, next: Offset, closed: bool) -> Response {
-    let mut response = answer::empty(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    answer::set_next_offset(headers, next);
-    answer::set_up_to_date(headers, true);
-    answer::set_closed(headers, closed);
-    if !closed {
-        headers.insert(headers::STREAM_CURSOR, answer::printed(&wait.answer_cursor(app)));
-    }
-    headers.insert(header::CACHE_CONTROL, read::cache_value(app, Answer::LongPollTimeout, reader.head()));
-    response
-}
-
-/// What became of a stream that went away under its reader.
-async fn gone(app: &App, key: &StreamKey) -> Problem {
-    match app.gateway.head(key).await {
-        Err(error) => error.into(),
-        // Created again meanwhile; what was waited for has gone all the same.
-        Ok(_) => OpError::from(Refusal::NotFound).into(),
+    /// The answer to a long-poll that a shard has woken.
+    pub(crate) async fn answer(self, wake: Wake, stands: &Stands) -> Result<Response, Problem> {
+        let Self { wait, stay } = self;
+        match wake {
+            Wake::TimedOut { is_fresh: true } => return Ok(wait.nothing(stands.head(), stands.position(), false)),
+            Wake::TimedOut { is_fresh: false } => return wait.asked(stands.position()).await,
+            Wake::News(delivery) => {
+                if let Some(response) = wait.delivered(stands.head(), &delivery) {
+                    return Ok(response);
+                }
+            }
+            Wake::Moved => {}
+        }
+        let reader = Reader::resume(wait.app.gateway.clone(), stands);
+        Poll { wait, reader, stay }.answer().await
     }
 }
 
-impl Wait<'_> {
-    fn answer_cursor(&self, app: &App) -> u64 {
-        cursor::respond(app.ambient.now(), self.cursor, (app.ambient.random)())
+impl Wait {
+    /// What a delivery makes of the wait; nothing, where it goes on.
+    fn delivered(&self, head: &Head, delivery: &Delivery) -> Option<Response> {
+        if delivery.messages.is_empty() {
+            return delivery.closed.then(|| self.nothing(head, delivery.next, true));
+        }
+        let found = Found {
+            head,
+            from: self.from,
+            messages: &delivery.messages,
+            next: delivery.next,
+            up_to_date: delivery.up_to_date,
+            closed: delivery.closed,
+            cursor: Some(self.answer_cursor()),
+        };
+        Some(read::found(&self.app, &found, self.if_none_match.as_deref()))
+    }
+
+    /// Nothing came. What is known of the tail may be as old as the read session's last sign of life, so where that is
+    /// too long ago, the store is asked.
+    async fn timed_out(&self, reader: &Reader) -> Result<Response, Problem> {
+        if reader.is_caught_up() && reader.is_fresh() {
+            return Ok(self.nothing(reader.head(), reader.position(), false));
+        }
+        self.asked(reader.position()).await
+    }
+
+    async fn asked(&self, position: Offset) -> Result<Response, Problem> {
+        let page = self.app.gateway.read(&self.key, ReadOffset::At(position)).await?;
+        if page.messages.is_empty() && page.up_to_date {
+            return Ok(self.nothing(&page.head, page.next, page.head.closed));
+        }
+        let found = read::of_page(&page, self.from, Some(self.answer_cursor()));
+        Ok(read::found(&self.app, &found, self.if_none_match.as_deref()))
+    }
+
+    /// The `204`.
+    fn nothing(&self, head: &Head, next: Offset, closed: bool) -> Response {
+        let mut response = answer::empty(StatusCode::NO_CONTENT);
+        let headers = response.headers_mut();
+        answer::set_next_offset(headers, next);
+        answer::set_up_to_date(headers, true);
+        answer::set_closed(headers, closed);
+        if !closed {
+            headers.insert(headers::STREAM_CURSOR, answer::printed(&self.answer_cursor()));
+        }
+        headers.insert(header::CACHE_CONTROL, read::cache_value(&self.app, Answer::LongPollTimeout, head));
+        response
+    }
+
+    /// What became of a stream that went away under its reader.
+    async fn gone(&self) -> Problem {
+        match self.app.gateway.head(&self.key).await {
+            Err(error) => error.into(),
+            // Created again meanwhile; what was waited for has gone all the same.
+            Ok(_) => OpError::from(Refusal::NotFound).into(),
+        }
+    }
+
+    fn answer_cursor(&self) -> u64 {
+        cursor::respond(self.app.ambient.now(), self.cursor, (self.app.ambient.random)())
     }
 }

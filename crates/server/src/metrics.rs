@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tailwater_fanout::ShardMetrics;
 use tailwater_upstream::Fault;
 
-use crate::problem::Counted;
+use crate::{admission::Limit, connection::Cut, problem::Counted};
 
 /// Upper ends of the buckets of request durations, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0];
@@ -24,6 +25,10 @@ pub struct Metrics {
     problems: IntCounterVec,
     /// `tailwater_http_connections`: open connections.
     pub(crate) connections: IntGauge,
+    /// `tailwater_connections_refused_total{limit}`.
+    refused: IntCounterVec,
+    /// `tailwater_connections_cut_total{reason}`.
+    cut: IntCounterVec,
     /// `tailwater_http_sse_readers`: open responses of Server-Sent Events.
     pub(crate) sse_readers: IntGauge,
     /// `tailwater_http_sse_ends_total{reason}`.
@@ -34,6 +39,8 @@ pub struct Metrics {
     pub(crate) received: IntCounter,
     /// `tailwater_http_sent_bytes_total`: bytes of streams handed to connections, encoded.
     pub(crate) sent: IntCounter,
+    /// What the delivery shards count.
+    pub(crate) shards: ShardMetrics,
 }
 
 /// Where a request went.
@@ -63,6 +70,8 @@ pub(crate) enum SseEnd {
     Failed,
     /// The reader went away, or its connection was closed.
     Left,
+    /// The reader took nothing for too long.
+    Stalled,
 }
 
 /// A gauge that is up by one for as long as this lives.
@@ -107,6 +116,16 @@ impl Metrics {
                 &["code", "fault"],
             )?,
             connections: gauge("tailwater_http_connections", "Open connections.")?,
+            refused: counters(
+                "tailwater_connections_refused_total",
+                "Connections, and requests through proxies, that met a limit.",
+                &["limit"],
+            )?,
+            cut: counters(
+                "tailwater_connections_cut_total",
+                "Connections, and streams of HTTP/2, that the gateway ended, by reason.",
+                &["reason"],
+            )?,
             sse_readers: gauge("tailwater_http_sse_readers", "Open responses of Server-Sent Events.")?,
             sse_ends: counters(
                 "tailwater_http_sse_ends_total",
@@ -116,6 +135,7 @@ impl Metrics {
             long_polls: gauge("tailwater_http_long_polls", "Long-polls that wait.")?,
             received: counter("tailwater_http_received_bytes_total", "Bytes of request bodies.")?,
             sent: counter("tailwater_http_sent_bytes_total", "Bytes of streams sent, as encoded.")?,
+            shards: ShardMetrics::register(registry)?,
         })
     }
 
@@ -134,6 +154,14 @@ impl Metrics {
             Fault::Upstream => "upstream",
         };
         self.problems.with_label_values(&[problem.code, fault]).inc();
+    }
+
+    pub(crate) fn refused(&self, limit: Limit) {
+        self.refused.with_label_values(&[limit.label()]).inc();
+    }
+
+    pub(crate) fn cut(&self, reason: Cut) {
+        self.cut.with_label_values(&[reason.label()]).inc();
     }
 
     pub(crate) fn sse_ended(&self, reason: SseEnd) {
@@ -177,6 +205,7 @@ impl SseEnd {
             Self::Gone => "gone",
             Self::Failed => "failed",
             Self::Left => "left",
+            Self::Stalled => "stalled",
         }
     }
 }

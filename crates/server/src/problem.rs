@@ -21,11 +21,12 @@
 //! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
 //! | 413 | `body_too_large` | |
 //! | 415 | `content_encoding_not_supported` | |
-//! | 429 | `too_many_producers`, `too_many_forks` | `Retry-After` |
+//! | 429 | `too_many_producers`, `too_many_forks`, `too_many_connections_from_address` | `Retry-After` |
 //! | 500 | `stream_unreadable` | |
 //! | 501 | `reserved_name` | |
 //! | 502 | `store_refused` | |
-//! | 503 | `stream_busy`, `over_capacity`, `too_many_projects`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
+//! | 503 | `too_many_connections` | `Retry-After`; the connection ends |
+//! | 503 | `stream_busy`, `too_many_readers`, `over_capacity`, `too_many_projects`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
 //!
 //! What caused an error is logged here, once, and not sent.
 
@@ -39,13 +40,15 @@ use tailwater_log::{ConfigField, Misplaced, Refusal};
 use tailwater_protocol::{BadRequest, headers};
 use tailwater_upstream::Fault;
 
-use crate::{body::BodyError, drain::Draining, request::FieldError};
+use crate::{admission::Limit, body::BodyError, drain::Draining, request::FieldError};
 
 /// On a `410`: the earliest offset that can still be read. An extension.
 pub const STREAM_EARLIEST_OFFSET: &str = "stream-earliest-offset";
 
 /// When to come back, where nobody knows better.
 const SOON: Duration = Duration::from_secs(1);
+/// When to come back where there were too many: not at once, or they would be too many again.
+const LESS_CROWDED: Duration = Duration::from_secs(5);
 /// When to come back where a limit of the stream's state was met: state goes away slowly.
 const LATER: Duration = Duration::from_secs(60);
 
@@ -212,6 +215,22 @@ impl From<Draining> for Problem {
     }
 }
 
+impl From<Limit> for Problem {
+    fn from(limit: Limit) -> Self {
+        match limit {
+            Limit::Connections | Limit::Descriptors => {
+                let (code, title) = ("too_many_connections", "Too many connections");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, &limit).blamed_on(Fault::Gateway)
+            }
+            Limit::ConnectionsPerAddress => {
+                let (code, title) = ("too_many_connections_from_address", "Too many connections");
+                Self::new(StatusCode::TOO_MANY_REQUESTS, code, title, &limit)
+            }
+        }
+        .again_after(LESS_CROWDED)
+    }
+}
+
 impl From<OpError> for Problem {
     fn from(error: OpError) -> Self {
         let fault = error.fault();
@@ -223,6 +242,7 @@ impl From<OpError> for Problem {
             OpError::Misplaced(misplaced) => out_of_place(*misplaced),
             OpError::Fork(fork) => fork_refused(*fork),
             OpError::StreamBusy => unavailable("stream_busy", "Stream busy").again_after(SOON),
+            OpError::TooManyReaders { .. } => unavailable("too_many_readers", "Too many readers").again_after(SOON),
             OpError::TooManyStreams => unavailable("over_capacity", "Over capacity").again_after(SOON),
             OpError::TooManyProjects { .. } => unavailable("too_many_projects", "Too many projects").again_after(LATER),
             OpError::Draining => unavailable("draining", "Shutting down").again_after(SOON),
@@ -356,6 +376,7 @@ mod tests {
             (ForkError::SubOffset.into(), 400),
             (ForkError::TooDeep.into(), 400),
             (OpError::StreamBusy, 503),
+            (OpError::TooManyReaders { limit: 4 }, 503),
             (OpError::TooManyStreams, 503),
             (OpError::TooManyProjects { limit: 4 }, 503),
             (OpError::Draining, 503),

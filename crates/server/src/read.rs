@@ -11,7 +11,9 @@ use tailwater_protocol::{
 use crate::{
     answer,
     app::App,
-    event_source, long_poll,
+    event_source,
+    handover::Pass,
+    long_poll,
     problem::Problem,
     request::{Fields, stream_key},
     sse,
@@ -42,12 +44,13 @@ pub(crate) async fn get(app: &App, request: Request) -> Result<Response, Problem
             Ok(found(app, &of_page(&page, from, None), fields.if_none_match().as_deref()))
         }
         ReadMode::LongPoll => {
-            let wait = long_poll::Wait { key: &key, from, cursor: query.cursor };
-            long_poll::get(app, wait, fields.if_none_match().as_deref()).await
+            let if_none_match = fields.if_none_match();
+            let wait = long_poll::Wait { app: app.clone(), key, from, cursor: query.cursor, if_none_match };
+            long_poll::get(wait, Pass::of(&parts.extensions)).await
         }
         ReadMode::Sse => {
             let follow = sse::Follow { key, from, cursor: query.cursor, resumed: query.resumed };
-            let response = sse::get(app, follow).await;
+            let response = sse::get(app, follow, Pass::of(&parts.extensions)).await;
             response.or_else(|problem| Ok(event_source::refuse(problem, &parts.headers, app.ambient)))
         }
     }

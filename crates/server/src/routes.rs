@@ -3,7 +3,7 @@
 //! Paths of streams are taken raw: the protocol's own rules decide what a path names, and a router that decodes or
 //! cleans up paths would get in before them.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -20,11 +20,12 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use crate::{
+    admission::Peer,
     app::App,
     append, cors, create, health,
     metrics::{Alive, Route},
     problem::{Counted, Problem},
-    read,
+    read, refuse,
     request::stream_key,
 };
 
@@ -70,27 +71,70 @@ async fn nowhere() -> Response {
     Problem::not_found().into_response()
 }
 
-/// Around everything: preflights, the headers that every response has, and the counting.
-async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let route = Route::of(request.uri().path());
-    let method = request.method().clone();
-    let in_flight = Alive::new(&app.metrics.in_flight);
-    let path = request.uri().path().to_owned();
-    let mut response = if method == Method::OPTIONS { cors::preflight() } else { next.run(request).await };
-    drop(in_flight);
+/// A request as it is counted and logged. A long-poll that is answered elsewhere takes it along.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    began: Instant,
+    route: Route,
+    method: Method,
+    path: String,
+    /// Until it has the head of a response, wherever that is made.
+    in_flight: Arc<Alive>,
+}
 
-    cors::adorn(response.headers_mut());
-    if method == Method::HEAD {
-        without_body(&mut response);
+impl Observed {
+    fn of(app: &App, request: &Request) -> Self {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
+        Self { began: Instant::now(), route: Route::of(&path), method, path, in_flight }
     }
-    if let Some(problem) = response.extensions().get::<Counted>() {
-        app.metrics.failed(*problem);
+
+    /// Gives a response the headers that every response has, and counts it.
+    pub(crate) fn finish(self, app: &App, response: &mut Response) {
+        let Self { began, route, method, path, in_flight } = self;
+        drop(in_flight);
+        cors::adorn(response.headers_mut());
+        if method == Method::HEAD {
+            without_body(response);
+        }
+        if let Some(problem) = response.extensions().get::<Counted>() {
+            app.metrics.failed(*problem);
+        }
+        let took = began.elapsed();
+        app.metrics.answered(route, &method, response.status(), took);
+        tracing::debug!(%method, path, status = response.status().as_u16(), micros = took.as_micros(), "answered");
     }
-    let took = began.elapsed();
-    app.metrics.answered(route, &method, response.status(), took);
-    tracing::debug!(%method, path, status = response.status().as_u16(), micros = took.as_micros(), "answered");
+}
+
+/// Around everything: preflights, the headers that every response has, and the counting.
+async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let observed = Observed::of(&app, &request);
+    let mut response = if observed.method == Method::OPTIONS {
+        cors::preflight()
+    } else {
+        request.extensions_mut().insert(observed.clone());
+        admitted(&app, request, next).await
+    };
+    observed.finish(&app, &mut response);
     response
+}
+
+/// The answer to a request, which counts as its client's for as long as it lasts where a proxy speaks for the client.
+async fn admitted(app: &App, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    match app.admission.admit_request(peer, request.headers()) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(place)) => {
+            let place = Arc::new(place);
+            // For what leaves the HTTP library, and the body with it.
+            request.extensions_mut().insert(Arc::clone(&place));
+            place.keep_with(next.run(request).await)
+        }
+        Err(limit) => {
+            app.metrics.refused(limit);
+            refuse::refusal(app, limit, request.method(), request.headers())
+        }
+    }
 }
 
 /// Keeps the head alone. What `GET` would send has a length that is known for an error and not for a stream, and a

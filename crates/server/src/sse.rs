@@ -4,32 +4,34 @@
 //! clients count chunks. A response is silent for a keep-alive interval at most, lasts about as long as it may, and ends
 //! with a `retry:` of its own, so that readers who came together do not come back together.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
-use tailwater_fanout::{Event, Reader};
+use tailwater_fanout::{Event, Reader, Stands};
 use tailwater_protocol::{Answer, ContentKind, Offset, ReadOffset, cursor, headers, sse};
 use tailwater_upstream::StreamKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
+    admission::Place,
     answer,
     app::App,
     drain::Turn,
     event_source::{EVENT_STREAM, retry_after},
     feed::Feed,
-    metrics::{Alive, Metrics, SseEnd},
+    handover::Pass,
+    metrics::{Alive, SseEnd},
     problem::Problem,
     read,
 };
 
 /// Between these a reader comes back after its response has lasted as long as it may.
-const ROTATED_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(550));
+pub(crate) const ROTATED_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(550));
 /// Between these a reader comes back after the gateway, or the stream, has ended its response.
-const ENDED_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(3000));
+pub(crate) const ENDED_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(3000));
 /// What a reader of a deleted stream is sent. It may try again, and is then told by a status.
 const GONE: &[u8] = b"event: reset\ndata:{\"gone\":true}\n\n";
 
@@ -44,18 +46,28 @@ pub(crate) struct Follow {
 }
 
 /// One response.
-struct Session {
-    app: App,
-    reader: Reader,
-    feed: Feed,
-    turn: Turn,
+pub(crate) struct Session {
+    pub(crate) stay: Stay,
+    pub(crate) reader: Reader,
+    pub(crate) feed: Feed,
     phase: Phase,
     /// When it has lasted as long as it may.
-    ends_at: Instant,
-    ending: Ending,
+    pub(crate) ends_at: Instant,
+}
+
+/// What a response holds for as long as it lasts, whoever writes it. Dropping it counts the one reason why it ended, also
+/// where its body is dropped because the reader has left.
+pub(crate) struct Stay {
+    app: App,
+    turn: Turn,
+    reason: SseEnd,
+    /// Its client's, where the response is not written by the HTTP library.
+    place: Option<Arc<Place>>,
     _alive: Alive,
 }
 
+/// How far a response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nothing was sent yet.
     First,
@@ -63,13 +75,26 @@ enum Phase {
     Ended,
 }
 
-/// Counts the one reason why a response ended, also where its body is dropped because the reader has left.
-struct Ending {
-    metrics: Metrics,
-    reason: SseEnd,
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Something to send.
+    Chunk,
+    /// The same, unless the reader is live.
+    Live,
 }
 
-pub(crate) async fn get(app: &App, follow: Follow) -> Result<Response, Problem> {
+/// What a response that is not live yet comes to next.
+pub(crate) enum Step {
+    /// Something to send.
+    Chunk(Bytes),
+    /// It has ended.
+    Ended,
+    /// It has caught up, and can be written by a delivery shard.
+    Live,
+}
+
+pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result<Response, Problem> {
     let turn = app.drain.enter(app.ambient.share())?;
     let reader = app.gateway.follow(&follow.key, follow.from).await?;
     // Nothing else stops an `EventSource` from reconnecting for ever.
@@ -85,12 +110,14 @@ pub(crate) async fn get(app: &App, follow: Follow) -> Result<Response, Problem> 
     if kind == ContentKind::Binary {
         headers.insert(headers::STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
     }
-    let session = Session::new(app, reader, turn, follow.cursor);
-    *response.body_mut() = Body::from_stream(stream::unfold(session, |mut session| async move {
-        let chunk = session.next_chunk().await?;
-        session.app.metrics.sent_bytes(chunk.len());
-        Some((Ok::<_, Infallible>(chunk), session))
-    }));
+    let mut session = Session::new(app, reader, turn, follow.cursor);
+    *response.body_mut() = match pass {
+        Some(pass) if !session.reader.is_closed() => {
+            session.stay.place = pass.place;
+            pass.exit.take(session)
+        }
+        Some(_) | None => session.into_body(),
+    };
     Ok(response)
 }
 
@@ -110,15 +137,57 @@ impl Session {
         let cursor = cursor::respond(ambient.now(), client, (ambient.random)());
         let lifetime = app.config.sse_lifetime;
         let lasts = ambient.between(lifetime.mul_f64(0.9), lifetime.mul_f64(1.1));
-        Self {
-            feed: Feed::new(reader.head().content_type.kind(), reader.position(), cursor),
-            reader,
+        let stay = Stay {
             turn,
-            phase: Phase::First,
-            ends_at: Instant::now() + lasts,
-            ending: Ending { metrics: app.metrics.clone(), reason: SseEnd::Left },
+            reason: SseEnd::Left,
+            place: None,
             _alive: Alive::new(&app.metrics.sse_readers),
             app: app.clone(),
+        };
+        let feed = Feed::new(reader.head().content_type.kind(), reader.position(), cursor);
+        Self { stay, reader, feed, phase: Phase::First, ends_at: Instant::now() + lasts }
+    }
+
+    /// A response that goes on where a delivery shard has left it.
+    pub(crate) fn resume(stay: Stay, stands: &Stands, cursor: u64, ends_at: Instant) -> Self {
+        let reader = Reader::resume(stay.app.gateway.clone(), stands);
+        let feed = Feed::new(reader.head().content_type.kind(), reader.position(), cursor);
+        Self { stay, reader, feed, phase: Phase::Live, ends_at }
+    }
+
+    /// Whether nothing was sent yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.phase == Phase::First
+    }
+
+    /// Whether a delivery shard can write the rest of it.
+    pub(crate) fn is_boardable(&self) -> bool {
+        self.reader.is_live() && !self.feed.holds_back() && self.phase != Phase::Ended
+    }
+
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(self, |mut session| async move {
+            let chunk = session.next_chunk().await?;
+            session.stay.app.metrics.sent_bytes(chunk.len());
+            Some((Ok::<_, Infallible>(chunk), session))
+        }))
+    }
+
+    /// What to send next, or that it can be handed to a delivery shard. Cancel safe.
+    pub(crate) async fn step(&mut self) -> Step {
+        if self.phase == Phase::Ended {
+            return Step::Ended;
+        }
+        if self.reader.is_closed() && self.phase == Phase::First {
+            self.end(SseEnd::Closed);
+            return Step::Chunk(self.feed.end(self.stay.app.ambient.now()));
+        }
+        match self.live(Until::Live).await {
+            Some(chunk) => {
+                self.phase = if self.phase == Phase::First { Phase::Live } else { self.phase };
+                Step::Chunk(chunk)
+            }
+            None => Step::Live,
         }
     }
 
@@ -129,10 +198,10 @@ impl Session {
                 self.phase = Phase::Live;
                 match self.first() {
                     Some(chunk) => Some(chunk),
-                    None => Some(self.live().await),
+                    None => self.live(Until::Chunk).await,
                 }
             }
-            Phase::Live => Some(self.live().await),
+            Phase::Live => self.live(Until::Chunk).await,
             Phase::Ended => None,
         }
     }
@@ -142,41 +211,55 @@ impl Session {
     fn first(&mut self) -> Option<Bytes> {
         if self.reader.is_closed() {
             self.end(SseEnd::Closed);
-            return Some(self.feed.end(self.app.ambient.now()));
+            return Some(self.feed.end(self.stay.app.ambient.now()));
         }
-        self.reader.is_caught_up().then(|| self.feed.control(true, self.app.ambient.now()))
+        self.reader.is_caught_up().then(|| self.feed.control(true, self.stay.app.ambient.now()))
     }
 
-    async fn live(&mut self) -> Bytes {
-        let silent_until = Instant::now() + self.app.config.keep_alive;
+    /// What to send next; `None` where that is not to be waited for because the reader is live and nothing is held back
+    /// for it: a shard would go on behind what was not sent.
+    async fn live(&mut self, until: Until) -> Option<Bytes> {
+        let silent_until = Instant::now() + self.stay.app.config.keep_alive;
         loop {
+            let next = async {
+                match until {
+                    Until::Live if !self.feed.holds_back() => self.reader.next_unless_live().await,
+                    Until::Live | Until::Chunk => Some(self.reader.next().await),
+                }
+            };
             // Ends come first, or a busy stream would never come to them; silence last.
             let event = tokio::select! {
                 biased;
-                () = self.turn.comes() => return self.ended(SseEnd::Drained, &[], ENDED_RETRY),
-                () = sleep_until(self.ends_at) => return self.ended(SseEnd::Rotated, &[], ROTATED_RETRY),
-                event = self.reader.next() => event,
+                () = self.stay.turn.comes() => return Some(self.ended(SseEnd::Drained, &[], ENDED_RETRY)),
+                () = sleep_until(self.ends_at) => return Some(self.ended(SseEnd::Rotated, &[], ROTATED_RETRY)),
+                event = next => event?,
                 () = sleep_until(silent_until) => {
                     let all = self.reader.is_caught_up() && self.reader.is_fresh();
-                    return self.feed.control(all, self.app.ambient.now());
+                    return Some(self.feed.control(all, self.stay.app.ambient.now()));
                 }
             };
-            match event {
-                Event::Messages(delivery) => {
-                    if let Some(chunk) = self.feed.deliver(&delivery, self.app.ambient.now()) {
-                        if delivery.closed {
-                            self.end(SseEnd::Closed);
-                        }
-                        return chunk;
-                    }
+            if let Some(chunk) = self.react(event) {
+                return Some(chunk);
+            }
+        }
+    }
+
+    /// What an event makes the reader see, if anything.
+    fn react(&mut self, event: Event) -> Option<Bytes> {
+        match event {
+            Event::Messages(delivery) => {
+                let chunk = self.feed.deliver(&delivery, self.stay.app.ambient.now());
+                if chunk.is_some() && delivery.closed {
+                    self.end(SseEnd::Closed);
                 }
-                Event::Reset { earliest } => return self.ended(SseEnd::Reset, &reset(earliest), ENDED_RETRY),
-                Event::Gone => return self.ended(SseEnd::Gone, GONE, ENDED_RETRY),
-                Event::Failed(error) => {
-                    // Logs it. The reader learns by a status when it comes back.
-                    let _problem = Problem::from(error);
-                    return self.ended(SseEnd::Failed, &[], ENDED_RETRY);
-                }
+                chunk
+            }
+            Event::Reset { earliest } => Some(self.ended(SseEnd::Reset, &reset(earliest), ENDED_RETRY)),
+            Event::Gone => Some(self.ended(SseEnd::Gone, GONE, ENDED_RETRY)),
+            Event::Failed(error) => {
+                // Logs it. The reader learns by a status when it comes back.
+                let _problem = Problem::from(error);
+                Some(self.ended(SseEnd::Failed, &[], ENDED_RETRY))
             }
         }
     }
@@ -184,18 +267,25 @@ impl Session {
     /// Ends, with last words and the time to come back.
     fn ended(&mut self, reason: SseEnd, last: &[u8], retry: (Duration, Duration)) -> Bytes {
         self.end(reason);
-        [last, &retry_after(self.app.ambient, retry)].concat().into()
+        [last, &retry_after(self.stay.app.ambient, retry)].concat().into()
     }
 
     fn end(&mut self, reason: SseEnd) {
         self.phase = Phase::Ended;
-        self.ending.reason = reason;
+        self.stay.reason = reason;
     }
 }
 
-impl Drop for Ending {
+impl Stay {
+    /// Says why the response ends.
+    pub(crate) fn end(&mut self, reason: SseEnd) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for Stay {
     fn drop(&mut self) {
-        self.metrics.sse_ended(self.reason);
+        self.app.metrics.sse_ended(self.reason);
     }
 }
 

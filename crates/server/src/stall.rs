@@ -22,11 +22,23 @@ pub(crate) struct Unstalled<Io> {
     patience: Duration,
     /// Armed while a write waits.
     waits: Option<Pin<Box<Sleep>>>,
+    /// Whether something has come in since something went out.
+    heard: bool,
 }
 
 impl<Io> Unstalled<Io> {
     pub(crate) fn new(io: Io, patience: Duration) -> Self {
-        Self { io, patience, waits: None }
+        Self { io, patience, waits: None, heard: false }
+    }
+
+    /// The connection alone.
+    pub(crate) fn into_inner(self) -> Io {
+        self.io
+    }
+
+    /// Whether the peer has said something that was not answered.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
     }
 
     /// What came of a write: as it is, or an error where it has waited for too long.
@@ -46,7 +58,11 @@ impl<Io> Unstalled<Io> {
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Unstalled<Io> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        this.heard |= buf.filled().len() > before;
+        read
     }
 }
 
@@ -54,6 +70,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Unstalled<Io> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.heard &= written.is_pending();
         this.judge(cx, written)
     }
 
@@ -64,6 +81,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Unstalled<Io> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.heard &= written.is_pending();
         this.judge(cx, written)
     }
 

@@ -1,5 +1,5 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`].
+//! [`sockets`], [`limits`], [`stallers`], [`http2`] and [`tls`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -7,6 +7,11 @@ mod closure;
 mod create;
 mod errors;
 mod fixture;
+mod http2;
+mod limits;
 mod live;
 mod reads;
 mod sockets;
+mod stallers;
+mod tls;
+mod wire;

@@ -2,40 +2,18 @@
 
 use std::time::Duration;
 
-use tailwater_server::{Config, Ended, Server};
+use tailwater_server::{Config, Ended};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::Fixture;
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-async fn serve(fixture: &Fixture) -> (Server, std::net::SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    (Server::start(&fixture.app, vec![listener]), address)
-}
-
-/// Reads until `end` has come, and returns all that came.
-async fn read_until(stream: &mut TcpStream, end: &str) -> String {
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains(end) {
-        let mut buffer = [0; 4096];
-        let read = timeout(LIMIT, stream.read(&mut buffer)).await.unwrap().unwrap();
-        assert_ne!(read, 0, "ended before {end:?}: {}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&buffer[..read]);
-    }
-    String::from_utf8_lossy(&seen).into_owned()
-}
-
-async fn ask(stream: &mut TcpStream, head: &str) -> String {
-    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
-    read_until(stream, "\r\n\r\n").await
-}
+use crate::{
+    fixture::Fixture,
+    wire::{LIMIT, ask, counted, read_to_end, read_until, request, serve},
+};
 
 #[tokio::test]
 async fn a_location_without_a_host_is_the_listeners_address() {
@@ -116,6 +94,72 @@ async fn http2_without_tls_is_understood() {
     let mut frame = [0; 9];
     timeout(LIMIT, stream.read_exact(&mut frame)).await.unwrap().unwrap();
     assert_eq!(frame[3], 4, "the server's settings come first");
+    drop(stream);
+    assert_eq!(timeout(LIMIT, server.shut_down(CancellationToken::new())).await, Ok(Ended::Clean));
+}
+
+#[tokio::test]
+async fn requests_that_were_sent_ahead_are_answered_in_order_however_often_the_connection_leaves() {
+    // More than the HTTP library reads at once, and less than is too much.
+    const AHEAD: usize = 120;
+    let fixture = Fixture::new();
+    for path in ["/v1/stream/a", "/v1/stream/b"] {
+        fixture.put(path, "text/plain", "").await;
+    }
+    let (server, address) = serve(&fixture).await;
+    let poll = |path: &str| format!("GET /v1/stream/{path}?offset=now&live=long-poll HTTP/1.1\r\nhost: h");
+    let mut stream = request(address, &poll("a")).await;
+    counted(&fixture, "tailwater_shard_readers 1").await;
+    let mut ahead = poll("b") + "\r\n\r\n";
+    for n in 0..AHEAD {
+        let path = if n % 3 == 0 { "/v1/stream/none" } else { "/health" };
+        ahead += &format!("GET {path} HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "x".repeat(48));
+    }
+    ahead += "GET /health HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    assert!((9 * 1024..16 * 1024).contains(&ahead.len()), "{}", ahead.len());
+    stream.write_all(ahead.as_bytes()).await.unwrap();
+    fixture.post("/v1/stream/a", "text/plain", "<first>").await;
+    let mut all = read_until(&mut stream, "<first>").await;
+    counted(&fixture, "tailwater_shard_readers 1").await;
+    counted(&fixture, "tailwater_http_requests_in_flight 1").await;
+    counted(&fixture, "tailwater_http_long_polls 1").await;
+    fixture.post("/v1/stream/b", "text/plain", "<second>").await;
+    all += &read_to_end(&mut stream).await;
+    let answers: Vec<&str> = all.split("HTTP/1.1 ").skip(1).collect();
+    assert_eq!(answers.len(), 2 + AHEAD + 1);
+    assert!(answers[0].starts_with("200 ") && answers[0].ends_with("<first>"), "{}", answers[0]);
+    assert!(answers[1].starts_with("200 ") && answers[1].ends_with("<second>"), "{}", answers[1]);
+    for (n, answer) in answers[2..].iter().enumerate() {
+        let status = if n % 3 == 0 && n < AHEAD { "404 " } else { "200 " };
+        assert!(answer.starts_with(status), "{n}: {answer}");
+    }
+    for gauge in ["http_requests_in_flight", "http_long_polls", "http_connections", "live_readers", "shard_readers"] {
+        counted(&fixture, &format!("tailwater_{gauge} 0")).await;
+    }
+    assert_eq!(timeout(LIMIT, server.shut_down(CancellationToken::new())).await, Ok(Ended::Clean));
+}
+
+#[tokio::test]
+async fn a_replay_that_ends_inside_a_character_goes_on_with_the_rest_of_it() {
+    let small = tailwater_fanout::Config { ring_bytes: 1, ..tailwater_fanout::Config::default() };
+    let fixture = Fixture::with(Config::default(), small);
+    fixture.put("/v1/stream/s", "text/plain", "").await;
+    // The ring holds the last one alone; what is before it is replayed, together with it.
+    for piece in [b"before ".as_slice(), b"a\xe2"] {
+        fixture.post("/v1/stream/s", "text/plain", piece).await;
+    }
+    let (server, address) = serve(&fixture).await;
+    let mut stream = request(address, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h").await;
+    read_until(&mut stream, "\r\n\r\n").await;
+    counted(&fixture, "tailwater_history_reads_total 1").await;
+    fixture.post("/v1/stream/s", "text/plain", &b"\x82"[..]).await;
+    fixture.post("/v1/stream/s", "text/plain", &b"\xac behind"[..]).await;
+    let events = read_until(&mut stream, "behind\n\n").await;
+    assert!(events.contains("data:before a\u{20ac} behind\n\n"), "{events}");
+    // Nothing is held back any more, and it is where the others are.
+    counted(&fixture, "tailwater_shard_readers 1").await;
+    fixture.post("/v1/stream/s", "text/plain", "and on").await;
+    read_until(&mut stream, "data:and on\n\n").await;
     drop(stream);
     assert_eq!(timeout(LIMIT, server.shut_down(CancellationToken::new())).await, Ok(Ended::Clean));
 }

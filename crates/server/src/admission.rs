@@ -1,0 +1,286 @@
+//! Who is let in: how many connections there may be, in all and from one client.
+//!
+//! What counts is guarded: a place is taken when a connection is accepted, or when a request comes through a trusted
+//! proxy, and given back when the guard goes. The table of clients has an entry for each that has a place, and no other,
+//! so it is bounded by what is open.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use prometheus::IntGauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    client_address::{Client, TrustedProxies},
+    config::{Config, MAX_REFUSALS},
+    metrics::Alive,
+};
+
+/// What bounds connections and requests; shared by all listeners and handlers.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    slots: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    clients: Clients,
+    per_client: Option<NonZeroUsize>,
+    proxies: TrustedProxies,
+    open: IntGauge,
+}
+
+/// What a connection holds for as long as it is open, whoever serves it.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    _slot: OwnedSemaphorePermit,
+    _place: Option<Place>,
+    _alive: Alive,
+}
+
+/// A client's claim to one of its places.
+#[derive(Debug)]
+pub(crate) struct Place {
+    clients: Clients,
+    client: Client,
+}
+
+/// The address of a connection's other end, for the handlers of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Which limit was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Limit {
+    /// As many connections as there may be.
+    #[error("the gateway has as many connections as it may")]
+    Connections,
+    /// As many connections, or requests through proxies, as one client may have.
+    #[error("this address has as many connections as it may")]
+    ConnectionsPerAddress,
+    /// The process has as many files open as it may.
+    #[error("the gateway has as many files open as it may")]
+    Descriptors,
+}
+
+/// How many places each client has.
+#[derive(Debug, Clone, Default)]
+struct Clients(Arc<Mutex<HashMap<Client, usize>>>);
+
+/// A body that keeps a client's place until it ends.
+struct Held {
+    body: Body,
+    _place: Arc<Place>,
+}
+
+impl Admission {
+    pub(crate) fn new(config: &Config, open: &IntGauge) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+            clients: Clients::default(),
+            per_client: config.max_connections_per_address,
+            proxies: config.trusted_proxies.clone(),
+            open: open.clone(),
+        }
+    }
+
+    /// Waits until a connection can be let in, or at least be told that it cannot. Cancel safe.
+    pub(crate) async fn room(&self) {
+        // The semaphores are never closed, and whoever accepts asks again for what it needs.
+        tokio::select! {
+            biased;
+            _ = self.slots.acquire() => {}
+            _ = self.refusals.acquire() => {}
+        }
+    }
+
+    /// Lets a connection in.
+    pub(crate) fn admit(&self, peer: SocketAddr) -> Result<Admitted, Limit> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Limit::Connections)?;
+        // What comes from a trusted proxy is counted request by request, by whom the proxy speaks for.
+        let place = if self.proxies.contains(peer.ip()) { None } else { self.place(peer.ip())? };
+        Ok(Admitted { _slot: slot, _place: place, _alive: Alive::new(&self.open) })
+    }
+
+    /// Lets a request in, for whoever a trusted proxy says that it is from. Others were counted with their connection.
+    pub(crate) fn admit_request(&self, peer: Option<Peer>, headers: &HeaderMap) -> Result<Option<Place>, Limit> {
+        match peer {
+            Some(Peer(peer)) if self.per_client.is_some() && self.proxies.contains(peer.ip()) => {
+                self.proxies.client_behind(headers).map_or(Ok(None), |client| self.place(client))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The right to tell a connection that it is refused, if not too many are being told already.
+    pub(crate) fn refusal(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.refusals).try_acquire_owned().ok()
+    }
+
+    fn place(&self, client: IpAddr) -> Result<Option<Place>, Limit> {
+        self.per_client.map(|most| self.clients.enter(client.into(), most)).transpose()
+    }
+}
+
+impl Clients {
+    fn enter(&self, client: Client, most: NonZeroUsize) -> Result<Place, Limit> {
+        let mut table = self.table();
+        let count = table.entry(client).or_insert(0);
+        if *count >= most.get() {
+            return Err(Limit::ConnectionsPerAddress);
+        }
+        *count += 1;
+        Ok(Place { clients: self.clone(), client })
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Client, usize>> {
+        // Nothing in here can panic half way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.clients.table();
+        match table.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                table.remove(&self.client);
+            }
+        }
+    }
+}
+
+impl Limit {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Descriptors => "descriptors",
+        }
+    }
+}
+
+impl Place {
+    /// Keeps the place until the response has been sent. Whoever takes the response on without its body keeps it by itself.
+    pub(crate) fn keep_with(self: Arc<Self>, response: Response) -> Response {
+        response.map(|body| Body::new(Held { body, _place: self }))
+    }
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        std::pin::Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Response};
+
+    use super::*;
+
+    fn admission(connections: usize, per_address: usize) -> Admission {
+        let config = Config {
+            max_connections: connections,
+            max_connections_per_address: NonZeroUsize::new(per_address),
+            trusted_proxies: TrustedProxies::parse(["10.0.0.0/8"]).unwrap(),
+            ..Config::default()
+        };
+        Admission::new(&config, &IntGauge::new("open", "open").unwrap())
+    }
+
+    fn peer(text: &str) -> SocketAddr {
+        SocketAddr::new(text.parse().unwrap(), 4711)
+    }
+
+    fn forwarded(text: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(text))])
+    }
+
+    #[test]
+    fn a_slot_is_free_again_when_its_connection_has_gone() {
+        let admission = admission(2, 0);
+        let first = admission.admit(peer("192.0.2.1")).unwrap();
+        let _second = admission.admit(peer("192.0.2.1")).unwrap();
+        assert_eq!(admission.open.get(), 2);
+        assert_eq!(admission.admit(peer("192.0.2.2")).unwrap_err(), Limit::Connections);
+        drop(first);
+        assert!(admission.admit(peer("192.0.2.2")).is_ok());
+        assert!(admission.clients.table().is_empty(), "nobody is counted where there is no limit");
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_and_what_it_leaves_behind_is_nothing() {
+        let admission = admission(10, 2);
+        let held: Vec<_> = (0..2).map(|_| admission.admit(peer("192.0.2.1")).unwrap()).collect();
+        assert_eq!(admission.admit(peer("192.0.2.1")).unwrap_err(), Limit::ConnectionsPerAddress);
+        assert!(admission.admit(peer("192.0.2.2")).is_ok());
+        assert_eq!(admission.slots.available_permits(), 8, "who is refused takes no slot");
+        drop(held);
+        assert!(admission.clients.table().is_empty());
+    }
+
+    #[test]
+    fn a_proxys_requests_are_counted_by_whom_it_speaks_for_and_nobody_elses_are() {
+        let admission = admission(10, 1);
+        let proxy = Some(Peer(peer("10.0.0.1")));
+        let _connections: Vec<_> = (0..3).map(|_| admission.admit(peer("10.0.0.1")).unwrap()).collect();
+        let first = admission.admit_request(proxy, &forwarded("192.0.2.1")).unwrap();
+        assert!(first.is_some());
+        let refused = admission.admit_request(proxy, &forwarded("192.0.2.9, 192.0.2.1"));
+        assert_eq!(refused.unwrap_err(), Limit::ConnectionsPerAddress);
+        assert!(admission.admit_request(proxy, &forwarded("192.0.2.1, 192.0.2.9")).is_ok());
+        assert!(admission.admit_request(proxy, &HeaderMap::new()).unwrap().is_none());
+        let forger = Some(Peer(peer("192.0.2.5")));
+        for _ in 0..3 {
+            assert!(admission.admit_request(forger, &forwarded("192.0.2.1")).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_place_is_kept_until_the_body_and_whoever_took_it_over_have_gone() {
+        let admission = admission(10, 1);
+        let place = admission.place("192.0.2.1".parse().unwrap()).unwrap().unwrap();
+        let place = Arc::new(place);
+        let response = Arc::clone(&place).keep_with(Response::new(Body::from("abc")));
+        assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(3));
+        drop(response);
+        assert_eq!(admission.clients.table().len(), 1);
+        drop(place);
+        assert!(admission.clients.table().is_empty());
+    }
+
+    #[tokio::test]
+    async fn there_is_room_until_slots_and_refusals_are_both_taken() {
+        let admission = admission(1, 0);
+        admission.room().await;
+        let slot = admission.admit(peer("192.0.2.1")).unwrap();
+        admission.room().await;
+        let refusals: Vec<_> = std::iter::from_fn(|| admission.refusal()).collect();
+        assert_eq!(refusals.len(), MAX_REFUSALS);
+        assert!(futures_util::FutureExt::now_or_never(admission.room()).is_none());
+        drop(slot);
+        admission.room().await;
+    }
+}

@@ -1,0 +1,143 @@
+//! HTTP/2: many streams on one connection, none of which can harm the others.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tailwater_server::{Config, Ended, Server};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fixture::Fixture,
+    wire::{LIMIT, counted, serve},
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+struct Client(http2::SendRequest<Empty<Bytes>>);
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        // Room for little on a stream, and for much on all together.
+        builder.initial_stream_window_size(4096).initial_connection_window_size(16 << 20);
+        let (sender, connection) = builder.handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn get(&mut self, path: &str) -> Response<Incoming> {
+        let request = Request::get(format!("http://h{path}")).body(Empty::new()).unwrap();
+        timeout(LIMIT, self.0.send_request(request)).await.unwrap().unwrap()
+    }
+}
+
+/// Reads until `end` has come.
+async fn read_until(body: &mut Incoming, end: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(end) {
+        let frame = timeout(LIMIT, body.frame()).await.unwrap().unwrap().unwrap();
+        seen.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+    }
+    seen
+}
+
+async fn shut_down(server: Server) {
+    assert_eq!(timeout(LIMIT, server.shut_down(CancellationToken::new())).await, Ok(Ended::Clean));
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_is_reset_and_the_one_beside_it_gets_everything() {
+    let config = Config { write_timeout: SHORT, drain: SHORT, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "first").await;
+    for n in 0..8 {
+        fixture.post("/v1/stream/s", "text/plain", format!("{n}{}", "z".repeat(100_000))).await;
+    }
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let stalled = client.get("/v1/stream/s?offset=-1&live=sse").await;
+    let page = client.get("/v1/stream/s?offset=-1").await;
+    let mut healthy = client.get("/v1/stream/s?offset=-1&live=sse").await;
+    let seen = read_until(healthy.body_mut(), "upToDate").await;
+    assert_eq!(seen.matches('z').count(), 800_000);
+
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"stalled_stream\"} 2").await;
+    counted(&fixture, "tailwater_http_sse_readers 1").await;
+    for reset in [stalled, page] {
+        assert!(timeout(LIMIT, reset.into_body().collect()).await.unwrap().is_err(), "reset, not ended");
+    }
+    fixture.post("/v1/stream/s", "text/plain", "second").await;
+    read_until(healthy.body_mut(), "data:second").await;
+    drop(healthy);
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn a_body_is_whole_however_little_room_there_is_for_it() {
+    let fixture = Fixture::new();
+    fixture.put("/v1/stream/s", "text/plain", "first").await;
+    fixture.post("/v1/stream/s", "text/plain", "x".repeat(100_000)).await;
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let page = client.get("/v1/stream/s?offset=-1").await;
+    assert_eq!(page.headers()["content-length"], "100005");
+    let body = timeout(LIMIT, page.into_body().collect()).await.unwrap().unwrap().to_bytes();
+    assert_eq!(body.len(), 100_005);
+    drop(client);
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn a_full_gateway_tells_a_client_of_http2_too() {
+    let fixture = Fixture::with(Config { max_connections: 0, ..Config::default() }, Default::default());
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let refused = client.get("/health").await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    let body = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("too_many_connections"));
+    // And its connection ends.
+    assert!(
+        timeout(LIMIT, async {
+            while client.0.ready().await.is_ok() {
+                tokio::task::yield_now().await
+            }
+        })
+        .await
+        .is_ok()
+    );
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn who_resets_streams_as_fast_as_it_opens_them_is_cut() {
+    let fixture = Fixture::new();
+    let (server, address) = serve(&fixture).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut attack = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for id in (1..2000_u32).step_by(2) {
+        // HEADERS (the whole of a request, from the static table), and RST_STREAM (CANCEL).
+        attack.extend_from_slice(b"\0\0\x03\x01\x05");
+        attack.extend_from_slice(&id.to_be_bytes());
+        attack.extend_from_slice(b"\x82\x86\x84\0\0\x04\x03\0");
+        attack.extend_from_slice(&id.to_be_bytes());
+        attack.extend_from_slice(b"\0\0\0\x08");
+    }
+    stream.write_all(&attack).await.unwrap();
+    // ENHANCE_YOUR_CALM, and the end. It may come as a reset, with what was sent still unread.
+    let mut seen = Vec::new();
+    let _end = timeout(LIMIT, stream.read_to_end(&mut seen)).await.unwrap();
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"resets\"} 1").await;
+    counted(&fixture, "tailwater_http_requests_in_flight 0").await;
+    shut_down(server).await;
+}

@@ -1,0 +1,112 @@
+//! Clients that keep a connection and do nothing with it: each is gone in time, by the counter that says so.
+
+use std::time::Duration;
+
+use tailwater_server::Config;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    fixture::Fixture,
+    wire::{LIMIT, ask, counted, cramped, read_to_end, request, serve},
+};
+
+/// Long enough for what is honest here.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn fixture() -> Fixture {
+    let config = Config { header_timeout: SHORT, body_timeout: SHORT, write_timeout: SHORT, ..Config::default() };
+    Fixture::with(config, Default::default())
+}
+
+fn cut(reason: &str, count: usize) -> String {
+    format!("tailwater_connections_cut_total{{reason=\"{reason}\"}} {count}")
+}
+
+#[tokio::test]
+async fn a_head_that_never_comes_or_never_ends_is_not_waited_for() {
+    let fixture = fixture();
+    let (_server, address) = serve(&fixture).await;
+    for (count, begun) in ["", "P", "PRI * HTTP/2.0\r\n", "GET /health HTTP/1.1\r\nho"].into_iter().enumerate() {
+        let began = Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        assert_eq!(read_to_end(&mut stream).await, "", "{begun:?}");
+        assert!(began.elapsed() >= SHORT, "{begun:?}");
+        counted(&fixture, &cut("header_timeout", count + 1)).await;
+    }
+    assert!(fixture.metric("tailwater_http_connections 0"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_used_no_more_is_idle_and_no_staller() {
+    let fixture = fixture();
+    let (_server, address) = serve(&fixture).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut stream, "HEAD /health HTTP/1.1\r\nhost: h").await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(read_to_end(&mut stream).await, "");
+    counted(&fixture, &cut("idle", 1)).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, "HEAD /health HTTP/1.1\r\nhost: h").await;
+    stream.write_all(b"GET /he").await.unwrap();
+    read_to_end(&mut stream).await;
+    counted(&fixture, &cut("header_timeout", 1)).await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_431() {
+    let fixture = fixture();
+    let (_server, address) = serve(&fixture).await;
+    let long = format!("GET /health HTTP/1.1\r\nhost: h\r\nx: {}", "y".repeat(17 * 1024));
+    let many = format!("GET /health HTTP/1.1\r\nhost: h{}", "\r\nx: y".repeat(101));
+    for (count, head) in [long, many].iter().enumerate() {
+        let answer = read_to_end(&mut request(address, head).await).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        counted(&fixture, &cut("header_size", count + 1)).await;
+    }
+    let fine = format!("GET /health HTTP/1.1\r\nhost: h\r\nx: {}", "y".repeat(15 * 1024));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut stream, &fine).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_408() {
+    let fixture = fixture();
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (_server, address) = serve(&fixture).await;
+    let head = "POST /v1/stream/s HTTP/1.1\r\nhost: h\r\ncontent-type: text/plain\r\ncontent-length: 9";
+    let mut stream = request(address, head).await;
+    stream.write_all(b"half").await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
+    assert!(fixture.metric(&cut("body_timeout", 1)));
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_gone_and_one_beside_it_gets_all() {
+    let fixture = fixture();
+    fixture.put("/v1/stream/s", "text/plain", "first").await;
+    for _ in 0..12 {
+        fixture.post("/v1/stream/s", "text/plain", vec![b'x'; 1 << 20]).await;
+    }
+    let (_server, address) = serve(&fixture).await;
+    let follow = b"GET /v1/stream/s?offset=-1&live=sse HTTP/1.0\r\n\r\n";
+    let mut staller = cramped(address).await;
+    staller.write_all(follow).await.unwrap();
+    let mut healthy = TcpStream::connect(address).await.unwrap();
+    healthy.write_all(follow).await.unwrap();
+    let mut taken = 0;
+    timeout(LIMIT, async {
+        let mut buffer = vec![0; 1 << 20];
+        while taken < 12 << 20 {
+            taken += tokio::io::AsyncReadExt::read(&mut healthy, &mut buffer).await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    counted(&fixture, &cut("stalled", 1)).await;
+    counted(&fixture, "tailwater_http_sse_readers 1").await;
+}

@@ -1,14 +1,15 @@
 //! What is in force: settings, judged together and turned into the configurations of the parts.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use tailwater_fanout::{Budget, Config as FanoutConfig};
 use tailwater_protocol::{Addressing, ProjectId};
 use tailwater_s2::{BucketConfig, Endpoint, Placement};
-use tailwater_server::Config as ServerConfig;
+use tailwater_server::{Config as ServerConfig, TrustedProxies};
 
 use crate::{
     foreign::{self, Foreign},
-    settings::{LogFormat, ServeSettings, Service, Size, Span, StoreSettings},
+    settings::{Count, LogFormat, ServeSettings, Service, Size, Span, StoreSettings},
 };
 
 /// Where the data is, unless settings say otherwise.
@@ -19,18 +20,34 @@ const BASIN_PREFIX: &str = "tailwater";
 const LOG: &str = "info,s2_lite=warn,slatedb=warn,foyer=warn";
 /// What `dev` logs: each request too.
 const DEV_LOG: &str = "info,tailwater_server=debug,s2_lite=warn,slatedb=warn,foyer=warn";
+/// The share of the memory which the process may have that its data may take, unless settings say otherwise. The rest is
+/// for connections, for streams, and for the store inside the process.
+const MEMORY_PERCENT: u64 = 40;
 /// The largest `--max-body`. A body is one message, and one message is put together in memory.
 const MAX_BODY: u64 = 64 << 20;
+/// What `--send-buffer` may be. The kernel takes no less, and more than this is no bound.
+const SEND_BUFFER: std::ops::RangeInclusive<u64> = 4 << 10..=16 << 20;
+
+/// The largest `--delivery-shards`.
+const MAX_SHARDS: u32 = 256;
 
 /// A gateway.
 #[derive(Debug)]
 pub(crate) struct Serve {
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) store: Store,
     pub(crate) placement: Placement,
     pub(crate) server: ServerConfig,
-    pub(crate) linger: Duration,
+    pub(crate) fanout: FanoutConfig,
     pub(crate) log: Log,
+}
+
+/// The files that TLS needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// An embedded store alone.
@@ -101,9 +118,22 @@ impl ServeSettings {
         span(&mut self.long_poll_timeout, defaults.long_poll_timeout);
         span(&mut self.sse_lifetime, defaults.sse_lifetime);
         span(&mut self.drain, defaults.drain);
-        span(&mut self.linger, tailwater_fanout::Config::default().linger);
+        let fanout = FanoutConfig::default();
+        span(&mut self.linger, fanout.linger);
+        self.max_streams.get_or_insert(fanout.max_streams);
+        self.memory_budget.get_or_insert_with(|| Size(Budget::default().total() as u64));
+        span(&mut self.keep_alive, defaults.keep_alive);
+        span(&mut self.header_timeout, defaults.header_timeout);
+        span(&mut self.body_timeout, defaults.body_timeout);
+        span(&mut self.write_timeout, defaults.write_timeout);
         self.listen.get_or_insert_with(|| vec![SocketAddr::from(([127, 0, 0, 1], 4437))]);
         self.max_body.get_or_insert(Size(defaults.max_body as u64));
+        let connections = u32::try_from(defaults.max_connections).unwrap_or(u32::MAX);
+        self.max_connections.get_or_insert(Count(connections));
+        self.max_connections_per_address.get_or_insert(Count(0));
+        self.send_buffer.get_or_insert(Size(defaults.send_buffer as u64));
+        let shards = u32::try_from(defaults.delivery_shards).unwrap_or(u32::MAX);
+        self.delivery_shards.get_or_insert(Count(shards));
         self.log_format.get_or_insert(LogFormat::Text);
         let log = if flavour == Flavour::Dev { DEV_LOG } else { LOG };
         self.log.get_or_insert_with(|| log.to_owned());
@@ -116,6 +146,16 @@ impl ServeSettings {
             self.basin_prefix.get_or_insert_with(|| BASIN_PREFIX.to_owned());
         }
         self
+    }
+
+    /// Where no budget is given, makes it a share of the bytes that the process may have; but one that a body fits into.
+    pub(crate) fn choose_memory_budget(&mut self, memory: Option<u64>) {
+        let Some(memory) = memory else { return };
+        let Size(max_body) = self.max_body.unwrap_or_else(|| Size(ServerConfig::default().max_body as u64));
+        let least = Budget::for_body(usize::try_from(max_body).unwrap_or(usize::MAX)).total() as u64;
+        // Whole MiB, so that it reads well.
+        let share = (memory / 100).saturating_mul(MEMORY_PERCENT) >> 20 << 20;
+        self.memory_budget.get_or_insert_with(|| Size(share.max(least)));
     }
 
     /// What is in force, as `--print-config` shows it. Tokens are in files, which it names; a password that somebody
@@ -133,14 +173,15 @@ impl Serve {
         let log = Log::new(settings.log_format, settings.log.clone());
         let store = Store::decide(&settings, foreign)?;
         Ok(Self {
+            tls: tls(&settings)?,
             placement: placement(&settings)?,
             server: server(&settings)?,
+            fanout: fanout(&settings)?,
             listen: settings
                 .listen
                 .filter(|listen| !listen.is_empty())
                 .ok_or_else(|| refused("listen", &"is empty"))?,
             store,
-            linger: settings.linger.map_or(Duration::ZERO, |span| span.0),
             log,
         })
     }
@@ -250,6 +291,15 @@ impl Log {
     }
 }
 
+fn tls(settings: &ServeSettings) -> Result<Option<TlsFiles>, ConfigError> {
+    match (&settings.tls_cert, &settings.tls_key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate: certificate.clone(), key: key.clone() })),
+        (Some(_), None) => Err(refused("tls-key", &"is not given, and tls-cert needs one")),
+        (None, Some(_)) => Err(refused("tls-cert", &"is not given, and tls-key is for one")),
+    }
+}
+
 fn placement(settings: &ServeSettings) -> Result<Placement, ConfigError> {
     match (&settings.basin, &settings.basin_prefix) {
         (Some(basin), _) => Placement::shared(basin, "").map_err(|fault| refused("basin", &fault)),
@@ -259,6 +309,23 @@ fn placement(settings: &ServeSettings) -> Result<Placement, ConfigError> {
             &"is not given, nor is basin, and on managed S2 the names of basins are everybody's",
         )),
     }
+}
+
+fn budget(settings: &ServeSettings) -> Result<Budget, ConfigError> {
+    let Some(Size(bytes)) = settings.memory_budget else { return Ok(Budget::default()) };
+    usize::try_from(bytes).map(Budget::of).map_err(|fault| refused("memory-budget", &fault))
+}
+
+fn fanout(settings: &ServeSettings) -> Result<FanoutConfig, ConfigError> {
+    let defaults = FanoutConfig::within(budget(settings)?);
+    if settings.max_streams == Some(0) {
+        return Err(refused("max-streams", &"must be at least 1"));
+    }
+    Ok(FanoutConfig {
+        linger: settings.linger.map_or(defaults.linger, |span| span.0),
+        max_streams: settings.max_streams.unwrap_or(defaults.max_streams),
+        ..defaults
+    })
 }
 
 fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
@@ -273,13 +340,19 @@ fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
         None => None,
         Some(url) => Some(url.parse().map_err(|fault| refused("public-url", &fault))?),
     };
-    let max_body = match settings.max_body {
-        None => defaults.max_body,
-        Some(Size(bytes)) if (1..=MAX_BODY).contains(&bytes) => {
-            usize::try_from(bytes).map_err(|fault| refused("max-body", &fault))?
+    let size = |setting, given: Option<Size>, range: std::ops::RangeInclusive<u64>, default| match given {
+        None => Ok(default),
+        Some(Size(bytes)) if range.contains(&bytes) => usize::try_from(bytes).map_err(|fault| refused(setting, &fault)),
+        Some(size) => {
+            Err(refused(setting, &format!("{size} is not from {} to {}", Size(*range.start()), Size(*range.end()))))
         }
-        Some(size) => return Err(refused("max-body", &format!("{size} is not from 1B to {}", Size(MAX_BODY)))),
     };
+    let max_body = size("max-body", settings.max_body, 1..=MAX_BODY, defaults.max_body)?;
+    let body_budget = budget(settings)?.bodies();
+    if body_budget < max_body {
+        let least = Size(Budget::for_body(max_body).total() as u64);
+        return Err(refused("memory-budget", &format!("is less than {least}, and an eighth of it must hold a body")));
+    }
     let span = |setting, given: Option<Span>, default| match given {
         Some(Span(Duration::ZERO)) => Err(refused(setting, &"must be longer than nothing")),
         Some(Span(given)) => Ok(given),
@@ -289,6 +362,29 @@ fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
         addressing,
         public_url,
         max_body,
+        body_budget,
+        send_buffer: size("send-buffer", settings.send_buffer, SEND_BUFFER, defaults.send_buffer)?,
+        delivery_shards: match settings.delivery_shards {
+            Some(Count(count)) if count > MAX_SHARDS => {
+                return Err(refused("delivery-shards", &format_args!("must be {MAX_SHARDS} at most")));
+            }
+            Some(Count(count)) => usize::try_from(count).map_err(|fault| refused("delivery-shards", &fault))?,
+            None => defaults.delivery_shards,
+        },
+        max_connections: match settings.max_connections {
+            None => defaults.max_connections,
+            Some(Count(0)) => return Err(refused("max-connections", &"must be more than none")),
+            Some(Count(most)) => usize::try_from(most).map_err(|fault| refused("max-connections", &fault))?,
+        },
+        max_connections_per_address: settings
+            .max_connections_per_address
+            .and_then(|Count(most)| NonZeroUsize::new(usize::try_from(most).unwrap_or(usize::MAX))),
+        trusted_proxies: TrustedProxies::parse(settings.trusted_proxy.iter().flatten())
+            .map_err(|fault| refused("trusted-proxy", &fault))?,
+        keep_alive: span("keep-alive", settings.keep_alive, defaults.keep_alive)?,
+        header_timeout: span("header-timeout", settings.header_timeout, defaults.header_timeout)?,
+        body_timeout: span("body-timeout", settings.body_timeout, defaults.body_timeout)?,
+        write_timeout: span("write-timeout", settings.write_timeout, defaults.write_timeout)?,
         long_poll_timeout: span("long-poll-timeout", settings.long_poll_timeout, defaults.long_poll_timeout)?,
         sse_lifetime: span("sse-lifetime", settings.sse_lifetime, defaults.sse_lifetime)?,
         drain: settings.drain.map_or(defaults.drain, |span| span.0),
@@ -346,22 +442,37 @@ mod tests {
         assert_eq!(serve.store, Store::Embedded { data, expose: None, token_file: None });
         assert_eq!(serve.server.long_poll_timeout, Duration::from_secs(30));
         assert_eq!(serve.server.max_body, 8 << 20);
-        assert_eq!(serve.linger, Duration::from_secs(10));
+        assert_eq!(serve.fanout.linger, Duration::from_secs(10));
+        assert_eq!((serve.fanout.max_streams, serve.server.body_budget), (100_000, 64 << 20));
+        assert_eq!(serve.server.max_connections_per_address, None);
     }
 
     #[test]
     fn settings_reach_the_parts_that_they_are_for() {
         let serve = decided(
             "memory = true\nlinger = '1s'\ndrain = '0s'\nlong-poll-timeout = '500ms'\nsse-lifetime = '5s'\n\
-             max-body = '1MiB'\npublic-url = 'https://a.example/'\nsingle-project = 'p'",
+             max-body = '1MiB'\nmemory-budget = '80MiB'\nmax-streams = 5\nmax-connections = 7\nmax-connections-per-address = 3\ntrusted-proxy = ['10.0.0.0/8']\n\
+             keep-alive = '1s'\nheader-timeout = '2s'\nbody-timeout = '3s'\nwrite-timeout = '4s'\nsend-buffer = '16KiB'\n\
+             public-url = 'https://a.example/'\nsingle-project = 'p'",
         );
         assert_eq!(serve.store, Store::Embedded { data: Data::Memory, expose: None, token_file: None });
-        assert_eq!((serve.linger, serve.server.drain), (Duration::from_secs(1), Duration::ZERO));
+        assert_eq!((serve.fanout.linger, serve.server.drain), (Duration::from_secs(1), Duration::ZERO));
         assert_eq!(serve.server.long_poll_timeout, Duration::from_millis(500));
         assert_eq!(serve.server.sse_lifetime, Duration::from_secs(5));
-        assert_eq!(serve.server.max_body, 1 << 20);
+        assert_eq!((serve.server.max_body, serve.server.send_buffer), (1 << 20, 16 << 10));
+        assert_eq!(serve.server.max_connections, 7);
+        assert_eq!(serve.server.max_connections_per_address, NonZeroUsize::new(3));
+        assert_eq!(serve.server.trusted_proxies, TrustedProxies::parse(["10.0.0.0/8"]).unwrap());
+        let spans = [serve.server.keep_alive, serve.server.header_timeout, serve.server.body_timeout];
+        assert_eq!(spans.map(|span| span.as_secs()), [1, 2, 3]);
+        assert_eq!(serve.server.write_timeout, Duration::from_secs(4));
+        assert_eq!((serve.fanout.max_streams, serve.server.body_budget), (5, 10 << 20));
+        assert_eq!((serve.fanout.ring_total_bytes, serve.fanout.history_bytes), (40 << 20, 20 << 20));
+        assert_eq!(serve.fanout.window_budget_bytes, 10 << 20);
         assert_eq!(serve.server.public_url.unwrap().as_str(), "https://a.example");
         assert_eq!(serve.server.addressing, Addressing::Single(ProjectId::parse("p").unwrap()));
+        let files = TlsFiles { certificate: "c".into(), key: "k".into() };
+        assert_eq!(decided("tls-cert = 'c'\ntls-key = 'k'").tls, Some(files));
         let remote = decided("s2-endpoint = 'http://s2:1'\ns2-token-file = 'f'");
         let endpoint = Endpoint::Url("http://s2:1".into());
         assert_eq!(remote.store, Store::Remote { endpoint, token_file: Some("f".into()) });
@@ -375,11 +486,43 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_budget_that_is_not_given_is_a_share_and_holds_a_body() {
+        let table: [(&str, Option<u64>, Option<u64>); 7] = [
+            ("", Some(1000 << 20), Some(400 << 20)),
+            ("", Some(1 << 40), Some(419_430 << 20)),
+            ("", Some(100 << 20), Some(64 << 20)),
+            ("max-body = '64MiB'", Some(1000 << 20), Some(512 << 20)),
+            ("max-body = '1MiB'", Some(0), Some(8 << 20)),
+            ("memory-budget = '2GiB'", Some(1 << 20), Some(2 << 30)),
+            ("", None, None),
+        ];
+        for (text, memory, budget) in table {
+            let mut settings = settings(text);
+            settings.choose_memory_budget(memory);
+            assert_eq!(settings.memory_budget.map(|size| size.0), budget, "{text} {memory:?}");
+            let serve = Serve::decide(settings, &Foreign::default(), Flavour::Serve).unwrap();
+            assert!(serve.server.body_budget >= serve.server.max_body);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_the_name_of_its_setting() {
         let table = [
             ("listen = []", "listen"),
             ("max-body = '0B'", "max-body"),
             ("max-body = '65MiB'", "max-body"),
+            ("tls-cert = 'c'", "tls-key"),
+            ("tls-key = 'k'", "tls-cert"),
+            ("send-buffer = '1KiB'", "send-buffer"),
+            ("max-connections = 0", "max-connections"),
+            ("trusted-proxy = ['10.0.0.0/33']", "trusted-proxy"),
+            ("trusted-proxy = ['proxy.example']", "trusted-proxy"),
+            ("keep-alive = '0s'", "keep-alive"),
+            ("header-timeout = '0s'", "header-timeout"),
+            ("body-timeout = '0s'", "body-timeout"),
+            ("write-timeout = '0s'", "write-timeout"),
+            ("memory-budget = '63MiB'", "memory-budget"),
+            ("max-streams = 0", "max-streams"),
             ("basin = 'x'", "basin"),
             ("basin-prefix = 'UPPER-CASE'", "basin-prefix"),
             ("single-project = 'admin'", "single-project"),

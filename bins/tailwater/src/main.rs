@@ -4,12 +4,16 @@
 //!
 //! - [`settings`]: flags, environment, file.
 //! - [`foreign`]: what the environment says under other names than ours, about buckets and managed S2.
+//! - [`memory`]: how much memory the process may have.
 //! - [`config`]: settings to what is in force.
+//! - [`descriptors`]: how many files may be open.
 //! - [`store`]: opening the store.
 //! - [`serve`]: running until told to stop.
 
 mod config;
+mod descriptors;
 mod foreign;
+mod memory;
 mod serve;
 mod settings;
 mod store;
@@ -21,6 +25,7 @@ use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
 use crate::{
     config::{Flavour, Log, Serve, StoreAlone},
+    descriptors::Descriptors,
     foreign::Foreign,
     settings::{CONFIG_ENV, ENV_PREFIX, Layer, LogFormat, ServeSettings, Sources, StoreSettings},
 };
@@ -98,10 +103,13 @@ fn main() -> ExitCode {
 
 fn run_gateway(layered: Layered<ServeSettings>, flavour: Flavour) -> ExitCode {
     let print = layered.print_config;
-    let Given { settings, foreign, unknown } = match layered.resolve() {
+    let Given { mut settings, foreign, unknown } = match layered.resolve() {
         Ok(given) => given,
         Err(error) => return misconfigured(&error),
     };
+    let descriptors = Descriptors::raise();
+    descriptors.fill_in(&mut settings);
+    settings.choose_memory_budget(memory::of_this_process());
     let shown = settings.clone().in_force(flavour);
     let config = match Serve::decide(settings, &foreign, flavour) {
         Ok(config) => config,
@@ -111,7 +119,7 @@ fn run_gateway(layered: Layered<ServeSettings>, flavour: Flavour) -> ExitCode {
         return print_config(&shown, &config.store.shown());
     }
     let log = config.log.clone();
-    run(&log, &unknown, serve::gateway(config))
+    run(&log, &unknown, serve::gateway(config, descriptors))
 }
 
 fn run_store(layered: Layered<StoreSettings>) -> ExitCode {

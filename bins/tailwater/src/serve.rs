@@ -1,13 +1,18 @@
 //! Runs a gateway, or a store alone, until it is told to stop.
 
-use std::{io::Write as _, pin::pin, time::Duration};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    pin::pin,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use prometheus::{Registry, process_collector::ProcessCollector};
 use tailwater_fanout::{Gateway, Seed};
-use tailwater_server::{Ambient, App, Metrics, Parts, Server};
+use tailwater_server::{Ambient, App, Metrics, Parts, Server, Tls};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
@@ -15,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{Serve, StoreAlone},
+    descriptors::Descriptors,
     store,
 };
 
@@ -24,6 +30,10 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// How long answers may still go out once the store has ended by itself. Whatever waits for it waits in vain.
 const AFTER_LOSS: Duration = Duration::from_secs(1);
 
+/// How many connections the kernel holds until they are accepted, if `net.core.somaxconn` allows as many. Readers come back
+/// by the thousand when a pod ends, and one that finds the queue full tries again after whole seconds.
+const BACKLOG: u32 = 4096;
+
 /// The two signals that end the process. Who sends a second one does not want to wait.
 struct Stop {
     interrupt: Signal,
@@ -31,9 +41,13 @@ struct Stop {
 }
 
 /// Runs a gateway.
-pub(crate) async fn gateway(config: Serve) -> anyhow::Result<()> {
+pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyhow::Result<()> {
+    descriptors.log(config.server.max_connections);
     let mut stop = Stop::new()?;
-    let listeners = bind(&config).await?;
+    if let Some(files) = &config.tls {
+        config.server.tls = Some(Tls::load(&files.certificate, &files.key)?);
+    }
+    let listeners = bind(&config)?;
     let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let meter = tailwater_s2::Metrics::register(&registry)?.into();
@@ -43,15 +57,16 @@ pub(crate) async fn gateway(config: Serve) -> anyhow::Result<()> {
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let gateway = Gateway::new(Seed {
         upstream: opened.upstream.clone(),
-        config: tailwater_fanout::Config { linger: config.linger, ..tailwater_fanout::Config::default() },
+        config: config.fanout,
         metrics: tailwater_fanout::Metrics::register(&registry)?,
         tracker: tracker.clone(),
         shutdown: shutdown.clone(),
     });
     let metrics = Metrics::register(&registry)?;
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let app = App::new(Parts { gateway, config: config.server, registry, metrics, ambient: Ambient::default() });
-    announce(&listeners)?;
-    let server = Server::start(&app, listeners);
+    announce(&listeners, scheme)?;
+    let server = Server::start(&app, listeners).context("the delivery shards cannot be started")?;
     drop(app);
 
     let lost = tokio::select! {
@@ -89,17 +104,17 @@ pub(crate) async fn store_alone(config: StoreAlone) -> anyhow::Result<()> {
     let opening = Box::pin(store::start(&config.data, Some(exposure)));
     let Some(store) = stop.unless_asked(opening).await.transpose()? else { return Ok(()) };
     let address = store.exposed_addr().context("the store is not exposed")?;
-    writeln!(std::io::stdout(), "listening on http://{address}")?;
+    writeln!(io::stdout(), "listening on http://{address}")?;
     tokio::select! {
         () = stop.asked() => store.shutdown().await.context("the store was not closed properly"),
         end = store.closed() => Err(store::lost(end)),
     }
 }
 
-async fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
+fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener = listen(*address).with_context(|| format!("cannot listen on {address}"))?;
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "whoever can reach this address can read and write every stream");
         }
@@ -108,14 +123,22 @@ async fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As the standard library does: a restart must not wait for the connections of the run before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Tells where it listens, one line each that scripts can read, and how to try it.
-fn announce(listeners: &[TcpListener]) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn announce(listeners: &[TcpListener], scheme: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
     for listener in listeners {
-        writeln!(out, "listening on http://{}", listener.local_addr()?)?;
+        writeln!(out, "listening on {scheme}://{}", listener.local_addr()?)?;
     }
     if let Some(first) = listeners.first() {
-        let url = format!("http://{}/v1/stream/hello", first.local_addr()?);
+        let url = format!("{scheme}://{}/v1/stream/hello", first.local_addr()?);
         writeln!(out, "\ntry it:")?;
         writeln!(out, "  curl -X PUT {url} -H 'Content-Type: text/plain' -d 'hello, '")?;
         writeln!(out, "  curl -X POST {url} -H 'Content-Type: text/plain' -d 'world'")?;

@@ -26,6 +26,12 @@ pub(crate) struct ServeSettings {
     /// Where to listen for clients; repeat it for more [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<Vec<SocketAddr>>,
+    /// Speak TLS with the certificate in this file, PEM with all that leads to an authority; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Keep the data in memory: it is gone with the process
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) memory: Option<bool>,
@@ -74,6 +80,41 @@ pub(crate) struct ServeSettings {
     /// The largest body of a request [default: 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_body: Option<Size>,
+    /// The most connections at once [default: as many as the process may open files, less 512, and 100000 at most]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_connections: Option<Count>,
+    /// The most connections at once from one client address, 0 for no limit; /64 networks of IPv6 count as one [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_connections_per_address: Option<Count>,
+    /// A proxy, or a network of them, whose X-Forwarded-For says which client a request is from; repeat it for more
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) trusted_proxy: Option<Vec<String>>,
+    /// How long a response of Server-Sent Events is silent before it is sent a control event [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) keep_alive: Option<Span>,
+    /// How long the head of a request may take, and a connection be idle [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) header_timeout: Option<Span>,
+    /// How long the body of a request may stand still [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) body_timeout: Option<Span>,
+    /// How long a reader may take nothing of what it is sent [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) write_timeout: Option<Span>,
+    /// How much the kernel may hold for a live reader that is slow to take it [default: 64KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) send_buffer: Option<Size>,
+    /// How many threads write to live readers over plain HTTP/1.1; with 0 these take the way of all others [default: one
+    /// for each core]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) delivery_shards: Option<Count>,
+    /// How much memory data may take: recent and older messages, readers that are behind, bodies of requests [default: 40 %
+    /// of what the process may have]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_budget: Option<Size>,
+    /// The most streams that are active at once; requests for further ones are refused [default: 100000]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_streams: Option<usize>,
     /// What clients know the gateway by, where a proxy stands in front of it
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
@@ -144,6 +185,19 @@ pub(crate) struct Span(pub(crate) Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Size(pub(crate) u64);
+
+/// How many of something. A file may hold it as a number, and a variable has to hold it as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "i64")]
+pub(crate) struct Count(pub(crate) u32);
+
+/// A [`Count`] as it may be written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(i64),
+    Text(String),
+}
 
 /// An S2 that somebody else runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -231,6 +285,8 @@ impl Layer for ServeSettings {
         };
         Self {
             listen: self.listen.or(weaker.listen),
+            tls_cert: self.tls_cert.or(weaker.tls_cert),
+            tls_key: self.tls_key.or(weaker.tls_key),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
             bucket: self.bucket.or(weaker.bucket),
@@ -247,6 +303,17 @@ impl Layer for ServeSettings {
             linger: self.linger.or(weaker.linger),
             drain: self.drain.or(weaker.drain),
             max_body: self.max_body.or(weaker.max_body),
+            max_connections: self.max_connections.or(weaker.max_connections),
+            max_connections_per_address: self.max_connections_per_address.or(weaker.max_connections_per_address),
+            trusted_proxy: self.trusted_proxy.or(weaker.trusted_proxy),
+            keep_alive: self.keep_alive.or(weaker.keep_alive),
+            header_timeout: self.header_timeout.or(weaker.header_timeout),
+            body_timeout: self.body_timeout.or(weaker.body_timeout),
+            write_timeout: self.write_timeout.or(weaker.write_timeout),
+            send_buffer: self.send_buffer.or(weaker.send_buffer),
+            delivery_shards: self.delivery_shards.or(weaker.delivery_shards),
+            memory_budget: self.memory_budget.or(weaker.memory_budget),
+            max_streams: self.max_streams.or(weaker.max_streams),
             public_url: self.public_url.or(weaker.public_url),
             log_format: self.log_format.or(weaker.log_format),
             log: self.log.or(weaker.log),
@@ -379,6 +446,31 @@ impl fmt::Display for Size {
     }
 }
 
+impl FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| format!("`{text}` is no number from 0 to {}", u32::MAX))
+    }
+}
+
+impl TryFrom<Written> for Count {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::Number(number) => number.to_string().parse(),
+            Written::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Count> for i64 {
+    fn from(count: Count) -> Self {
+        count.0.into()
+    }
+}
+
 impl TryFrom<String> for Span {
     type Error = String;
 
@@ -436,8 +528,11 @@ mod tests {
 
     #[test]
     fn the_three_places_spell_the_same_settings() {
-        let file = "listen = ['127.0.0.1:1', '[::1]:2']\nmemory = true\nmax-body = '2MiB'\nlog-format = 'json'";
+        let file = "listen = ['127.0.0.1:1', '[::1]:2']\nmemory = true\nmax-body = '2MiB'\nlog-format = 'json'\n\
+                    max-connections = 500\ntrusted-proxy = ['10.0.0.0/8', '::1']";
         let env = [
+            ("TAILWATER_MAX_CONNECTIONS", "500"),
+            ("TAILWATER_TRUSTED_PROXY", "10.0.0.0/8,::1"),
             ("TAILWATER_LISTEN", "127.0.0.1:1, [::1]:2"),
             ("TAILWATER_MEMORY", "1"),
             ("TAILWATER_MAX_BODY", "2048KiB"),
@@ -448,6 +543,8 @@ mod tests {
             memory: Some(true),
             max_body: Some(Size(2 << 20)),
             log_format: Some(LogFormat::Json),
+            max_connections: Some(Count(500)),
+            trusted_proxy: Some(vec!["10.0.0.0/8".to_owned(), "::1".to_owned()]),
             ..ServeSettings::default()
         };
         assert_eq!(resolved(ServeSettings::default(), &[], file), flags);
@@ -503,6 +600,8 @@ mod tests {
         assert!(refused(none(), &[], "lingre = '1s'").contains("lingre"));
         assert!(refused(none(), &[], "linger = 5").starts_with("t.toml: "));
         assert!(refused(none(), &[("TAILWATER_LINGER", "soon")], "").starts_with("TAILWATER_LINGER: "));
+        assert!(refused(none(), &[("TAILWATER_MAX_CONNECTIONS", "-1")], "").starts_with("TAILWATER_MAX_CONNECTIONS: "));
+        assert!(refused(none(), &[], "max-connections = -1").contains("no number from 0"));
         assert!(refused(none(), &[("TAILWATER_LISTEN", "nowhere")], "").starts_with("TAILWATER_LISTEN: "));
     }
 

@@ -19,6 +19,8 @@ fn help_names_every_flag_that_scripts_rely_on() {
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     let flags = [
         "listen",
+        "tls-cert",
+        "tls-key",
         "memory",
         "data-dir",
         "s2-endpoint",
@@ -31,6 +33,16 @@ fn help_names_every_flag_that_scripts_rely_on() {
         "linger",
         "drain",
         "max-body",
+        "max-connections",
+        "max-connections-per-address",
+        "trusted-proxy",
+        "keep-alive",
+        "header-timeout",
+        "body-timeout",
+        "write-timeout",
+        "send-buffer",
+        "memory-budget",
+        "max-streams",
         "public-url",
         "config",
         "print-config",
@@ -56,7 +68,7 @@ fn nonsense_exits_64_with_a_sentence_and_starts_nothing() {
     let directory = tempdir().unwrap();
     fs::write(directory.path().join("unknown.toml"), "listen = ['127.0.0.1:0']\nlisten-to = 'x'\n").unwrap();
     fs::write(directory.path().join("wrong.toml"), "linger = 3\n").unwrap();
-    let table: [(&[&str], &str); 10] = [
+    let table: [(&[&str], &str); 11] = [
         (&["--config", "unknown.toml"], "listen-to"),
         (&["--config", "wrong.toml"], "linger"),
         (&["--config", "missing.toml"], "missing.toml"),
@@ -67,6 +79,7 @@ fn nonsense_exits_64_with_a_sentence_and_starts_nothing() {
         (&["--memory", "--data-dir", "data"], "exclude"),
         (&["--basin", "a-basin-of-all", "--basin-prefix", "tailwater"], "exclude"),
         (&["--s2-listen", "0.0.0.0:0", "--memory"], "token"),
+        (&["--tls-cert", "tls.crt", "--memory"], "tls-key"),
     ];
     for (args, word) in table {
         let output = run(command(directory.path(), args));
@@ -80,6 +93,22 @@ fn nonsense_exits_64_with_a_sentence_and_starts_nothing() {
     let output = run(wrong);
     assert_eq!(output.code, BAD_CONFIGURATION);
     assert!(output.stderr.contains("TAILWATER_LINGER"), "{}", output.stderr);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_ends_it_before_it_listens() {
+    let directory = tempdir().unwrap();
+    let [one, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+    fs::write(directory.path().join("one.crt"), one.cert.pem()).unwrap();
+    fs::write(directory.path().join("other.key"), other.signing_key.serialize_pem()).unwrap();
+    for (key, word) in
+        [("missing.key", "missing.key cannot be read"), ("one.crt", "private key"), ("other.key", "is not the one")]
+    {
+        let args = ["--memory", "--listen", "127.0.0.1:0", "--tls-cert", "one.crt", "--tls-key", key];
+        let output = run(command(directory.path(), args));
+        assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{output:?}");
+        assert!(output.stderr.contains(word), "{word} in {}", output.stderr);
+    }
 }
 
 #[test]

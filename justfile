@@ -34,10 +34,33 @@ conformance store="memory" seed="random":
     cargo build --release --locked
     node tests/conformance/run.mjs --store {{store}} --seed {{seed}}
 
-# Measure the program as it ships: `just bench share --count 200` for a quick look.
-bench name="share" *args:
+# Measure everything, or one thing: `just bench micro ring`, `just bench instructions`, `just bench share --count 200`.
+bench name="all" *args:
+    @{{just_executable()}} _bench-{{name}} {{args}}
+
+_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan
+
+# Single operations by the clock; an argument is a part of their names.
+_bench-micro *args:
+    cargo bench --locked -p tailwater-micro --bench micro -- {{args}}
+
+# The same operations by their instructions, under valgrind.
+_bench-instructions *args:
+    benches/instructions {{args}}
+
+# The program as it ships, from outside.
+_bench-share *args:
     cargo build --release --locked
-    cargo bench --locked -p tailwater-benches --bench {{name}} -- {{args}}
+    cargo bench --locked -p tailwater-benches --bench share -- {{args}}
+
+# Measure beside other servers and the floor, and write docs/benchmarks.md: `just compare --quick`, `just compare --scenario storm`.
+compare *args:
+    benches/compare {{args}}
+
+# What the fan-out costs the store; FAN_READERS=500 and the like make it smaller.
+_bench-fan:
+    cargo build --release --locked -p tailwater -p tailwater-fanbench
+    cargo bench --locked -p tailwater-benches --bench fan
 
 # Run the long form of a proof and write docs/proofs/NAME.md; without a name, list them.
 prove *name:

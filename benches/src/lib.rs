@@ -1,10 +1,15 @@
-//! The pure half of the measurements: what is made of times, and when to take the next one.
+//! What the measurements share.
 //!
 //! - [`figures`]: quantiles of times, and the comparison of two ways to the same end.
 //! - [`phases`]: pauses that spread attempts evenly over a period that the measured thing has.
+//! - [`chunks`]: how many chunks the history of a stream is.
+//! - [`programs`]: the programs as they are built, and the cores that they run on.
 //!
 //! The measurements themselves are the bench targets of this package: they start the program, and look at it from
-//! outside only. `benches/prove` runs them and writes down what they showed.
+//! outside only; single operations of its inside have a package of their own, in `micro/`. `benches/prove` runs them and
+//! writes down what they showed.
 
+pub mod chunks;
 pub mod figures;
 pub mod phases;
+pub mod programs;

@@ -25,7 +25,7 @@ mod measure;
 use std::{env, io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tailwater_benches::figures::Report;
+use tailwater_benches::{figures::Report, programs::Cores};
 
 use crate::house::{House, Layout};
 
@@ -36,12 +36,16 @@ const COUNT: u32 = 2_000;
 
 fn main() -> anyhow::Result<ExitCode> {
     let count = count(env::args().skip(1))?;
-    let cores = house::Cores::claim()?;
+    let cores = Cores::claim()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(Box::pin(compare(cores, count)))?;
 
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{count} times each way, messages of {} bytes, {cores}\n\n{report}", measure::MESSAGE)?;
+    let places = match cores {
+        Cores::Pinned => "store and gateway on core 0, client on core 1",
+        Cores::Free => "not pinned to cores",
+    };
+    writeln!(out, "{count} times each way, messages of {} bytes, {places}\n\n{report}", measure::MESSAGE)?;
     writeln!(out, "{}", report.json())?;
     let (verdict, code) = match report.holds() {
         true => ("every share is under", ExitCode::SUCCESS),
@@ -51,7 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-async fn compare(cores: house::Cores, count: u32) -> anyhow::Result<Report> {
+async fn compare(cores: Cores, count: u32) -> anyhow::Result<Report> {
     let mut comparisons = Vec::new();
     for layout in [Layout::Apart, Layout::Within] {
         let house = House::open(layout, cores).await?;

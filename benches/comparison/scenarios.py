@@ -1,0 +1,202 @@
+"""What is compared: which servers, which runs of fanbench, which figures. The loads themselves are in scenarios/*.toml."""
+
+from dataclasses import dataclass
+
+FLOOR = "floor"
+OURS = "tailwater"
+
+MILLI = 1e-3
+MEBI = 1 / 1048576
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of fanbench against a fresh server."""
+
+    file: str
+    name: str = "load"
+    arguments: tuple[str, ...] = ()
+    traced: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: a figure of a step (`load.receive_p50_us`; comparison/figures.py has them all), or what it is in
+    proportion to something of the same round.
+
+    `over_floor` is the floor's figure, `over` another figure of the same server, and `over_step` the deliveries: what
+    the figure's step counted beyond that other step, which is the same but shorter, for each delivery beyond.
+    """
+
+    heading: str
+    figure: str
+    decimals: int = 0
+    scale: float = 1.0
+    over_floor: bool = False
+    over: str | None = None
+    over_step: str | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is run for one table, and the table."""
+
+    name: str
+    title: str
+    says: str
+    # In the order of the rows.
+    servers: tuple[str, ...]
+    columns: tuple[Column, ...]
+    steps: tuple[Step, ...]
+    store: str = "memory"
+    # How often, where that is not for the caller to say.
+    rounds: int | None = None
+    # What makes the load small, for trying it out.
+    quick: tuple[str, ...] = ()
+
+
+LIVE = (
+    Column("CPU µs a delivery", "load.cpu_us_per_delivery", 2),
+    Column("× floor", "load.cpu_us_per_delivery", 2, over_floor=True),
+    Column("p50 ms", "load.receive_p50_us", 1, MILLI),
+    Column("p99 ms", "load.receive_p99_us", 1, MILLI),
+    Column("ack p50", "load.ack_p50_us", 1, MILLI),
+    Column("ack → receive p50", "load.after_ack_p50_us", 1, MILLI),
+    Column("p99", "load.after_ack_p99_us", 1, MILLI),
+    Column("last reader p50", "load.last_reader_p50_us", 1, MILLI),
+    Column("p99", "load.last_reader_p99_us", 1, MILLI),
+    Column("anonymous MiB", "load.anonymous_end_bytes", 1, MEBI),
+    Column("store, cores", "load.store_cores", 2),
+)
+MEMORY = (
+    Column("bytes a reader", "load.bytes_per_reader"),
+    Column("in the kernel, both ends", "load.kernel_bytes_per_reader"),
+    Column("MiB at the start", "load.anonymous_start_bytes", 1, MEBI),
+    Column("a minute after all have left", "load.anonymous_left_bytes", 1, MEBI),
+    Column("× start", "load.after_ratio", 2),
+)
+STORM = (
+    Column("all back after s", "load.back_ms", 2, MILLI),
+    Column("refusals", "load.refusals"),
+    Column("failed connections", "load.connect_errors"),
+    Column("anonymous MiB", "load.anonymous_end_bytes", 1, MEBI),
+)
+REPLAY = (
+    Column("MiB a second, all together", "load.replay_mib_per_second"),
+    Column("a client's p50 s", "load.replay_p50_us", 2, MILLI * MILLI),
+    Column("p99", "load.replay_p99_us", 2, MILLI * MILLI),
+    Column("CPU s", "load.cpu_ms", 2, MILLI),
+    Column("anonymous MiB", "load.anonymous_end_bytes", 1, MEBI),
+    Column("store, cores", "load.store_cores", 2),
+)
+HOSTILE = (
+    Column("p99 ms, all behave", "calm.receive_p99_us", 1, MILLI),
+    Column("with hostiles", "hostile.receive_p99_us", 1, MILLI),
+    Column("×", "hostile.receive_p99_us", 2, over="calm.receive_p99_us"),
+    Column("p50 ms", "hostile.receive_p50_us", 1, MILLI),
+    Column("memory grows by MiB", "hostile.growth_bytes", 1, MEBI),
+    Column("calm", "calm.growth_bytes", 1, MEBI),
+    Column("stallers gone of 20", "hostile.stallers_gone"),
+    Column("replays done of 20", "hostile.replays_finished"),
+    Column("the slowest s", "hostile.replay_max_us", 1, MILLI * MILLI),
+)
+SYSCALLS = (
+    Column("a delivery", "long.calls", 2, over_step="short"),
+    Column("writes", "long.writes", 2, over_step="short"),
+    Column("reads", "long.reads", 2, over_step="short"),
+    Column("waits", "long.waits", 2, over_step="short"),
+)
+
+SMALL_LIVE = ("--readers", "200", "--warmup", "1s", "--duration", "3s", "--after", "1s")
+RIVALS = (FLOOR, OURS, "electric", "nchan", "s2")
+
+
+def _live(name: str, title: str, says: str, servers: tuple[str, ...] = RIVALS, **more) -> Scenario:
+    return Scenario(name, title, says, servers, LIVE, (Step(f"{name}.toml"),), quick=SMALL_LIVE, **more)
+
+
+SCENARIOS = (
+    _live(
+        "readers-5000",
+        "5,000 readers of one stream",
+        "Five messages a second, 25,000 deliveries.",
+    ),
+    _live(
+        "readers-10000",
+        "10,000 readers of one stream",
+        "Five messages a second, 50,000 deliveries.",
+    ),
+    _live(
+        "streams-100",
+        "10,000 readers over 100 streams",
+        "Two messages a second to each stream, 20,000 deliveries: a frame is shared by 100 readers only.",
+    ),
+    _live(
+        "rate-20",
+        "1,000 readers of one stream, fast",
+        "20 messages a second, 20,000 deliveries.",
+        servers=(*RIVALS, "node"),
+    ),
+    _live(
+        "readers-19000",
+        "19,000 readers in one process",
+        "One message a second, on servers that may have 20,000 descriptors.",
+        servers=(FLOOR, OURS, "electric", "nchan"),
+    ),
+    _live(
+        "polls-1000",
+        "1,000 long-polls",
+        "Five messages a second to one stream; a delivery is a request and an answer.",
+        servers=(FLOOR, OURS, "electric", "node"),
+        rounds=3,
+    ),
+    Scenario(
+        "memory",
+        "Memory of an idle reader",
+        "The slope between 1,000 and 10,000 readers of one stream, all of whom have had a message.",
+        (*RIVALS, "node"),
+        MEMORY,
+        (Step("memory.toml"),),
+        rounds=3,
+        quick=("--steps", "50,200", "--rest", "1s", "--after", "1s"),
+    ),
+    Scenario(
+        "storm",
+        "A storm of reconnects",
+        "8,000 readers are reset at once and come back at once, each at its own offset, while messages go on: the worse of two.",
+        RIVALS,
+        STORM,
+        (Step("storm.toml"),),
+        quick=("--readers", "200", "--gap", "1s"),
+    ),
+    Scenario(
+        "replay",
+        "A history read by 1,000 at once",
+        "20 MiB in messages of 1,000 bytes; every client compares every byte.",
+        (FLOOR, OURS, "electric", "node"),
+        REPLAY,
+        (Step("replay.toml"),),
+        quick=("--clients", "20", "--preload", "2MiB"),
+    ),
+    Scenario(
+        "hostile",
+        "Hostile readers",
+        "2,000 readers at ten messages a second, of a stream with 64 MiB of history on disk; then the same with 20 more that never "
+        "read, and 20 that read the history. Growth is from all connected to the peak.",
+        (OURS, "electric"),
+        HOSTILE,
+        (Step("calm.toml", "calm"), Step("hostile.toml", "hostile")),
+        store="directory",
+        quick=("--readers", "100", "--warmup", "1s", "--duration", "5s", "--preload", "4MiB", "--after", "1s"),
+    ),
+    Scenario(
+        "syscalls",
+        "System calls",
+        "Calls of the server for each delivery, counted by strace: 1,000 readers at five messages a second.",
+        (*RIVALS, "node"),
+        SYSCALLS,
+        tuple(Step("syscalls.toml", name, ("--duration", time), traced=True) for name, time in (("short", "4s"), ("long", "14s"))),
+        rounds=1,
+        quick=("--readers", "50"),
+    ),
+)

@@ -1,0 +1,97 @@
+//! The programs under measurement, started as an operator would, and the cores that they and this process run on.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{self, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a server may take to say where it listens.
+const START: Duration = Duration::from_secs(30);
+/// What the line starts with in which it says so.
+const LISTENING: &str = "listening on http://";
+
+/// Who runs where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cores {
+    /// Servers on the first core; this process, and what else it starts, on the second.
+    Pinned,
+    /// Wherever the system puts them.
+    Free,
+}
+
+impl Cores {
+    /// Puts this process, and every thread and process that it starts from now on, on the second core, where there is
+    /// one and `taskset` is installed.
+    ///
+    /// # Errors
+    /// When the system does not tell its cores.
+    pub fn claim() -> anyhow::Result<Self> {
+        let cores = std::thread::available_parallelism().context("the number of cores")?;
+        let own = process::id().to_string();
+        let pinned = cores.get() > 1
+            && process::Command::new("taskset")
+                .args(["-c", "-p", "1", &own])
+                .stdout(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success());
+        Ok(if pinned { Self::Pinned } else { Self::Free })
+    }
+
+    /// Starts `tailwater` with these arguments, and returns the address that it tells.
+    ///
+    /// # Errors
+    /// When it is not there, does not start, or does not say in time where it listens.
+    pub async fn serve(self, args: &[&str]) -> anyhow::Result<(Child, String)> {
+        let program = find("tailwater", "TAILWATER_BIN")?;
+        let mut command = self.command(&program);
+        // A setting in the environment would silently change what is measured.
+        for (variable, _) in env::vars_os().filter(|(variable, _)| variable.to_string_lossy().starts_with("TAILWATER_"))
+        {
+            command.env_remove(variable);
+        }
+        command.args(args).args(["--log", "warn"]).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{} cannot be started", program.display()))?;
+        let stdout = child.stdout.take().context("standard output is piped")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(START, lines.next_line()).await.context("the program does not say where it listens")??;
+        let line = line.context("the program ended at its start")?;
+        let addr = line.strip_prefix(LISTENING).with_context(|| format!("the program says {line:?}"))?.to_owned();
+        // What else it says is of no interest, but it must be able to say it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok((child, addr))
+    }
+
+    fn command(self, program: &Path) -> Command {
+        match self {
+            Self::Free => Command::new(program),
+            Self::Pinned => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", "0"]).arg(program);
+                command
+            }
+        }
+    }
+}
+
+/// What an environment variable names, or the program beside this one: a bench target is `target/release/deps/name-…`,
+/// two folders below.
+///
+/// # Errors
+/// When there is no such file.
+pub fn find(name: &str, variable: &str) -> anyhow::Result<PathBuf> {
+    let program = match env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => env::current_exe()?.ancestors().nth(2).context("this program stands in no folder")?.join(name),
+    };
+    ensure!(program.is_file(), "{} is missing; `cargo build --release --workspace --bins` makes it", program.display());
+    Ok(program)
+}

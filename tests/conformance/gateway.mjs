@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 
 const START_LIMIT_MS = 30_000;
 const STOP_LIMIT_MS = 60_000;
-const LISTENING = /^listening on (http:\/\/\S+?)\/?$/;
+const LISTENING = /^listening on (https?:\/\/\S+?)\/?$/;
 
 /** Settles like `promise`, or rejects with `message` after `limit` milliseconds. */
 async function within(limit, promise, message) {

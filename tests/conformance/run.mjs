@@ -1,9 +1,9 @@
 // Runs the public suite once against a gateway of its own, and holds the outcome against known-failures.txt.
 //
-//   node run.mjs [--store memory|directory] [--seed random|<integer>] [--logs <folder>] [--base-url <url>]
+//   node run.mjs [--store memory|directory] [--tls] [--stays] [--seed random|<integer>] [--logs <folder>] [--base-url <url>]
 //
 // The gateway is $TAILWATER_BIN, or release/tailwater in the target folder; with --base-url, a server that runs already. Needs `npm ci`.
-// The last line is `conformance (<store>, seed <seed>): N passed, N failed`; a known failure counts neither way.
+// The last line is `conformance (<store>[ over tls| without shards], seed <seed>): N passed, N failed`; a known failure counts neither way.
 import { spawn, execFileSync } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { once } from "node:events";
@@ -11,6 +11,7 @@ import { mkdir, mkdtemp, open, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { makeCertificate } from "./certificate.mjs";
 import { startGateway } from "./gateway.mjs";
 import { grown, judge, parseKnown, readReport } from "./verdict.mjs";
 
@@ -42,10 +43,11 @@ async function readKnown() {
 }
 
 /** Runs vitest to its end and returns its report. */
-async function runSuite(baseUrl, seed, reportPath, log) {
+async function runSuite(baseUrl, seed, authority, reportPath, log) {
   const args = [path.join(HERE, "node_modules/vitest/vitest.mjs"), "run", "--root", HERE];
   args.push("--reporter=json", `--outputFile=${reportPath}`);
   const env = { ...process.env, CONFORMANCE_BASE_URL: baseUrl, FAST_CHECK_SEED: String(seed) };
+  if (authority) env.NODE_EXTRA_CA_CERTS = authority;
   const child = spawn(process.execPath, args, { cwd: HERE, env, stdio: ["ignore", log.fd, log.fd], timeout: SUITE_LIMIT_MS });
   const [code, signal] = await once(child, "exit");
   const report = readReport(JSON.parse(await readFile(reportPath, "utf8")));
@@ -58,6 +60,9 @@ function parseOptions() {
   const { values } = parseArgs({
     options: {
       store: { type: "string", default: "memory" },
+      tls: { type: "boolean", default: false },
+      // Live responses stay with the HTTP library, instead of going to delivery shards.
+      stays: { type: "boolean", default: false },
       seed: { type: "string", default: "random" },
       logs: { type: "string", default: path.join(TARGET, "test-logs") },
       "base-url": { type: "string" },
@@ -67,23 +72,26 @@ function parseOptions() {
   const seed = values.seed === "random" ? randomInt(2 ** 31) : Number(values.seed);
   if (!Number.isInteger(seed)) throw new Error("--seed is random or an integer");
   const binary = process.env.TAILWATER_BIN ?? path.join(TARGET, "release/tailwater");
-  return { store: values.store, seed, binary, logs: path.resolve(values.logs), baseUrl: values["base-url"] };
+  return { store: values.store, tls: values.tls, stays: values.stays, seed, binary, logs: path.resolve(values.logs), baseUrl: values["base-url"] };
 }
 
 /** One run: the gateway up, the suite through, the gateway down. */
-async function run({ store, seed, binary, logs, baseUrl }) {
+async function run({ store, tls, stays, seed, binary, logs, baseUrl }) {
   await mkdir(logs, { recursive: true });
   const scratch = await mkdtemp(path.join(tmpdir(), "tailwater-conformance-"));
-  const logPath = path.join(logs, `conformance-${store}-${seed}.log`);
+  const logPath = path.join(logs, `conformance-${store}${tls ? "-tls" : ""}${stays ? "-stays" : ""}-${seed}.log`);
   const log = await open(logPath, "w");
   try {
     const known = await readKnown();
     const storeArgs = store === "memory" ? ["--memory"] : ["--data-dir", path.join(scratch, "data")];
+    const pair = tls ? await makeCertificate(scratch) : null;
+    if (pair) storeArgs.push("--tls-cert", pair.certificate, "--tls-key", pair.key);
+    if (stays) storeArgs.push("--delivery-shards", "0");
     const gateway = baseUrl ? { baseUrl, stop: async () => null } : await startGateway(binary, storeArgs, log);
     let verdict;
     let ending;
     try {
-      verdict = judge(await runSuite(gateway.baseUrl, seed, path.join(scratch, "report.json"), log), known.names);
+      verdict = judge(await runSuite(gateway.baseUrl, seed, pair?.certificate, path.join(scratch, "report.json"), log), known.names);
     } finally {
       ending = await gateway.stop();
     }
@@ -95,10 +103,11 @@ async function run({ store, seed, binary, logs, baseUrl }) {
 }
 
 const options = parseOptions();
-console.log(`store ${options.store}, fast-check seed ${options.seed}`);
+const what = `${options.store}${options.tls ? " over tls" : ""}${options.stays ? " without shards" : ""}`;
+console.log(`store ${what}, fast-check seed ${options.seed}`);
 const outcome = await run(options).catch((error) => ({ passed: 0, known: [], problems: [error.message] }));
 for (const name of outcome.known) console.log(`known: ${name}`);
 for (const problem of outcome.problems) console.log(problem);
 if (outcome.problems.length > 0 && outcome.logPath) console.log(`log: ${outcome.logPath}`);
-console.log(`conformance (${options.store}, seed ${options.seed}): ${outcome.passed} passed, ${outcome.problems.length} failed`);
+console.log(`conformance (${what}, seed ${options.seed}): ${outcome.passed} passed, ${outcome.problems.length} failed`);
 process.exitCode = outcome.problems.length === 0 ? 0 : 1;

@@ -108,11 +108,20 @@ impl Default for Settings {
             addressing: Addressing::Projects,
             long_poll_timeout: PATIENCE,
             drain: Duration::from_millis(200),
+            delivery_shards: delivery_shards(),
             ..tailwater_server::Config::default()
         };
         let fanout = tailwater_fanout::Config::default();
         Self { server, fanout, append_timeout: Duration::from_secs(5) }
     }
+}
+
+/// As by default, unless a whole run of these tests is to see to those who stay with the HTTP library.
+fn delivery_shards() -> usize {
+    std::env::var("TAILWATER_TEST_SHARDS").map_or_else(
+        |_| tailwater_server::Config::default().delivery_shards,
+        |shards| shards.parse().expect("TAILWATER_TEST_SHARDS is a number"),
+    )
 }
 
 impl Settings {
@@ -178,7 +187,7 @@ impl Pod {
         let app = App::new(Parts { gateway, config: settings.server, registry, metrics, ambient });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client::new(listener.local_addr().unwrap());
-        let server = Server::start(&app, vec![listener]);
+        let server = Server::start(&app, vec![listener]).expect("the delivery shards start");
         Self { client, upstream, app, server, shutdown, actors }
     }
 

@@ -14,6 +14,7 @@ use crate::fixture::PATIENCE;
 /// One response of Server-Sent Events. Dropping it cuts the connection.
 pub(crate) struct Follow {
     body: Incoming,
+    pub(crate) headers: HeaderMap,
     sse: DurableSse,
     ready: VecDeque<DurableEvent>,
     /// Every byte that came.
@@ -42,7 +43,7 @@ impl Follow {
             Some(cursor) => sse.from_cursor(cursor),
             None => sse,
         };
-        Self { body, sse, ready: VecDeque::new(), raw: Vec::new(), data: Vec::new(), payload }
+        Self { body, headers: headers.clone(), sse, ready: VecDeque::new(), raw: Vec::new(), data: Vec::new(), payload }
     }
 
     /// The next event; `None` at the end of the response.

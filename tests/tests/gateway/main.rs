@@ -15,6 +15,7 @@ mod caching;
 mod content;
 mod elsewhere_wrong;
 mod fan_out;
+mod handover;
 mod live;
 mod native;
 mod outages;

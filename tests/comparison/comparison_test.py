@@ -1,0 +1,137 @@
+"""What benches/compare makes of the figures it is given. The last line counts, for ./test."""
+
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
+
+from comparison import figures, page, syscalls, tables  # noqa: E402
+from comparison.scenarios import SCENARIOS, Column, Scenario, Step  # noqa: E402
+
+CPU = "load.cpu"
+PLAIN = Column("CPU", CPU, 1)
+OVER_FLOOR = Column("× floor", CPU, 2, over_floor=True)
+SCENARIO = Scenario("some", "Some", "", ("floor", "ours", "theirs"), (PLAIN, OVER_FLOOR), (Step("some.toml"),))
+
+
+def a_run(number, server, cpu, failure=None):
+    return {"round": number, "server": server, "steps": {"load": {"failure": failure, "figures": {"cpu": cpu}}}}
+
+
+class Cells(unittest.TestCase):
+    def test_a_cell_is_the_median_over_the_rounds(self):
+        runs = [a_run(1, "ours", 9.0), a_run(2, "ours", 1.0), a_run(3, "ours", 2.0)]
+        self.assertEqual(tables.cell(PLAIN, "ours", runs), "2.0")
+
+    def test_a_ratio_is_taken_within_the_round_before_the_median(self):
+        runs = [a_run(1, "floor", 1.0), a_run(1, "ours", 2.0)]
+        runs += [a_run(2, "floor", 10.0), a_run(2, "ours", 10.0)]
+        runs += [a_run(3, "floor", 4.0), a_run(3, "ours", 6.0)]
+        self.assertEqual(tables.cell(OVER_FLOOR, "ours", runs), "1.50")
+
+    def test_a_failed_run_is_in_no_median(self):
+        runs = [a_run(1, "ours", 100.0, "a gap"), a_run(2, "ours", 3.0)]
+        self.assertEqual(tables.cell(PLAIN, "ours", runs), "3.0")
+
+    def test_where_no_run_held_the_figures_are_in_brackets(self):
+        runs = [a_run(1, "ours", 100.0, "a gap"), a_run(2, "ours", 300.0, "a gap")]
+        self.assertEqual(tables.cell(PLAIN, "ours", runs), "(200.0)")
+
+    def test_a_round_whose_floor_failed_has_no_ratio(self):
+        runs = [a_run(1, "floor", 1.0, "a gap"), a_run(1, "ours", 2.0)]
+        self.assertEqual(tables.cell(OVER_FLOOR, "ours", runs), tables.NOTHING)
+
+    def test_a_figure_that_no_run_has_is_a_dash(self):
+        self.assertEqual(tables.cell(Column("other", "load.other"), "ours", [a_run(1, "ours", 1.0)]), tables.NOTHING)
+
+    def test_a_figure_over_another_is_of_the_same_run(self):
+        run = a_run(1, "ours", 6.0)
+        run["steps"]["calm"] = {"failure": None, "figures": {"cpu": 4.0}}
+        self.assertEqual(tables.cell(Column("×", CPU, 2, over="calm.cpu"), "ours", [run]), "1.50")
+
+    def test_a_difference_of_two_steps_is_over_the_difference_of_their_deliveries(self):
+        run = {"round": 1, "server": "ours", "steps": {}}
+        for step, calls, deliveries in (("short", 700, 500), ("long", 1700, 1500)):
+            figures = {"writes": calls, "deliveries": deliveries}
+            run["steps"][step] = {"failure": None, "figures": figures}
+        column = Column("writes", "long.writes", 2, over_step="short")
+        self.assertEqual(tables.cell(column, "ours", [run]), "1.00")
+
+
+class Failures(unittest.TestCase):
+    runs = [a_run(1, "ours", 1.0), a_run(2, "ours", 1.0, "reader 3: expected 5, got 7"), a_run(1, "theirs", 1.0, "gone")]
+
+    def test_a_failed_run_shows_in_the_row_of_its_server(self):
+        rows = tables.table(SCENARIO, self.runs)[2:]
+        self.assertEqual(rows[0].split("|")[1].strip(), "ours, **failed 1 of 2**")
+        self.assertEqual(rows[1].split("|")[1].strip(), "theirs, **failed 1 of 1**")
+
+    def test_why_a_run_failed_stands_below_the_table(self):
+        record = {"scenario": "some", "runs": self.runs}
+        self.assertIn("- ours, round 2, load: reader 3: expected 5, got 7", page.section(SCENARIO, record).splitlines())
+
+    def test_a_server_that_was_not_run_has_no_row(self):
+        self.assertEqual(len(tables.table(SCENARIO, self.runs)), 4)
+
+
+class Figures(unittest.TestCase):
+    NOTHING_WRONG = {"ok": True, "failures": [], "failures_total": 0, "refusals": {}, "memory": [], "stallers": [], "storms": [], "replays": None}
+
+    def test_the_first_thing_that_was_wrong_is_why_a_run_failed(self):
+        report = {"ok": False, "failures": ["reader 3: a gap", "reader 4: a gap"], "failures_total": 1200}
+        self.assertEqual(figures.failure(report), "reader 3: a gap (and 1,199 more)")
+        self.assertIsNone(figures.failure(self.NOTHING_WRONG))
+
+    def test_a_replay_that_not_all_finished_has_no_throughput(self):
+        replays = {"clients": 2, "finished": 1, "mib_per_second": 9.0, "time": {"count": 1, "p50_us": 1, "p99_us": 1, "max_us": 1}}
+        some = figures.of({**self.NOTHING_WRONG, "replays": replays})
+        self.assertNotIn("replay_mib_per_second", some)
+        every = figures.of({**self.NOTHING_WRONG, "replays": {**replays, "finished": 2}})
+        self.assertEqual(every["replay_mib_per_second"], 9.0)
+
+    def test_the_worst_storm_counts_and_one_that_did_not_end_has_no_time(self):
+        ended = figures.of({**self.NOTHING_WRONG, "storms": [{"all_back_ms": 5}, {"all_back_ms": 9}]})
+        self.assertEqual(ended["back_ms"], 9)
+        self.assertNotIn("back_ms", figures.of({**self.NOTHING_WRONG, "storms": [{"all_back_ms": 5}, {"all_back_ms": None}]}))
+
+    def test_a_staller_is_gone_when_the_server_holds_its_end_no_more(self):
+        stallers = [{"server_end_open": True}, {"server_end_open": False}, {"server_end_open": False}]
+        found = figures.of({**self.NOTHING_WRONG, "stallers": stallers})
+        self.assertEqual((found["stallers"], found["stallers_gone"]), (3, 2))
+
+
+class Scenarios(unittest.TestCase):
+    def test_every_step_has_its_file(self):
+        folder = Path(__file__).resolve().parents[2] / "benches" / "scenarios"
+        named = {step.file for scenario in SCENARIOS for step in scenario.steps}
+        self.assertEqual(named, {path.name for path in folder.glob("*.toml")})
+
+    def test_no_two_have_one_name(self):
+        names = [scenario.name for scenario in SCENARIOS]
+        self.assertEqual(len(names), len(set(names)))
+
+
+class SystemCalls(unittest.TestCase):
+    SUMMARY = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 90.00    0.000900           1       900        12 write
+ 10.00    0.000100           1       100           epoll_wait
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.001000                  1000        12 total
+"""
+
+    def test_the_counts_of_strace_are_read_with_and_without_errors(self):
+        self.assertEqual(syscalls.parse(self.SUMMARY), {"write": 900, "epoll_wait": 100})
+
+    def test_calls_are_counted_by_what_they_are_for(self):
+        found = syscalls.by_purpose({"write": 2, "sendto": 3, "recvfrom": 1, "epoll_wait": 4, "futex": 10})
+        self.assertEqual(found, {"calls": 20, "writes": 5, "reads": 1, "waits": 4})
+
+
+if __name__ == "__main__":
+    result = unittest.main(exit=False, verbosity=2).result
+    failed = len(result.failures) + len(result.errors)
+    print(f"comparison: {result.testsRun - failed} passed, {failed} failed")
+    sys.exit(failed > 0)

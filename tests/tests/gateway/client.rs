@@ -235,14 +235,23 @@ impl Ask {
 
     /// Sends it as the request of a reader of Server-Sent Events.
     pub(crate) async fn follow(self, payload: Payload) -> Follow {
+        let asked = self.target.clone();
+        self.follow_unless_over(payload).await.unwrap_or_else(|| panic!("{asked}: nothing more"))
+    }
+
+    /// The same for a reader that resumes, and may be told by `204` that it has had everything.
+    pub(crate) async fn follow_unless_over(self, payload: Payload) -> Option<Follow> {
         let resumed = self.headers.get(headers::LAST_EVENT_ID).map(|id| id.to_str().unwrap().to_owned());
         let offset = resumed.filter(|id| is_offset(id)).or_else(|| query(&self.target, "offset")).unwrap_or_default();
         let cursor = query(&self.target, "cursor").and_then(|cursor| cursor.parse().ok());
         let (response, asked, _connection) = timeout(PATIENCE, self.start()).await.expect("an answer in time");
         let (parts, body) = response.into_parts();
+        check(&asked, parts.status.as_u16(), &parts.headers);
+        if parts.status == 204 {
+            return None;
+        }
         assert_eq!(parts.status, 200, "{asked}");
-        check(&asked, 200, &parts.headers);
-        Follow::new(&parts.headers, body, payload, &offset, cursor)
+        Some(Follow::new(&parts.headers, body, payload, &offset, cursor))
     }
 
     async fn start(self) -> (Response<Incoming>, String, Connection) {

@@ -29,7 +29,8 @@ async fn a_response_ends_after_its_lifetime_with_a_retry_and_the_reader_goes_on_
             if let Some(id) = &last_event_id {
                 ask = ask.header("last-event-id", id);
             }
-            let mut reader = ask.follow(Payload::Text).await;
+            // Where the closure came between two responses.
+            let Some(mut reader) = ask.follow_unless_over(Payload::Text).await else { return (seen, rotations) };
             let events = reader.until_end().await;
             seen.push_str(reader.text());
             if events.iter().any(|event| matches!(event, DurableEvent::Control(control) if control.closed)) {

@@ -133,13 +133,11 @@ impl Feed {
             shown.closed |= batch.closes;
             shown.ring.push(batch);
             self.book(&mut shown);
-            let share = self.pool.share();
-            let over = self.pool.is_over();
-            if over {
-                shown.ring.shrink_to(share);
+            if self.pool.is_over() {
+                shown.ring.shrink_to(self.pool.share());
                 self.book(&mut shown);
             }
-            over && self.pool.is_over()
+            self.pool.is_over()
         };
         if over {
             self.pool.reclaim();

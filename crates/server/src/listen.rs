@@ -120,6 +120,9 @@ impl Server {
         drop(timeout(HURRIED_GRACE, self.drain.left()).await);
         self.close.cancel();
         self.crew.stop();
+        if let Some(shards) = self.crew.0.clone() {
+            self.tasks.spawn_blocking(move || shards.join());
+        }
         self.tasks.close();
         tokio::select! {
             finished = timeout(GRACE, self.tasks.wait()) => if finished.is_ok() { return Ended::Clean },

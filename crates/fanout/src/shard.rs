@@ -5,7 +5,7 @@
 //! sockets, which never block. The [`poller`] around it is a loop; a test, or a simulation, calls it by hand.
 //!
 //! All readers of a stream that have had everything stand at the same place, so they share one [`Burst`]: one `write` for
-//! each reader and event, with no wake-up, no buffer, no timer and no lock of its own. A reader costs a slot of some 200
+//! each reader and event, with no wake-up, no buffer, no timer and no lock of its own. A reader costs a slot of some 250
 //! bytes. When its socket takes less than all, the slot keeps the rest (shared with the others) and leaves the place where
 //! the rest stand; what came meanwhile it is given from the ring once its socket takes more. Nothing is queued for it: one
 //! that has fallen behind the ring, or whose stream has to be looked at anew, [departs](Departure::Behind) and catches up
@@ -24,6 +24,7 @@ mod traffic;
 
 use std::{
     collections::HashMap,
+    hint::black_box,
     io::{ErrorKind, Read, Write},
     sync::Arc,
     time::{Duration, Instant},
@@ -247,7 +248,10 @@ impl<S: Read + Write, L> Shard<S, L> {
         let (mut sent, mut bytes) = (0, 0);
         // Backwards, because whoever leaves is replaced by the last one.
         for index in (0..self.lines[line].current.len()).rev() {
-            let id = self.lines[line].current[index];
+            let current = &self.lines[line].current;
+            let (id, next) = (current[index], current[index.saturating_sub(1)]);
+            // Has the next slot come out of memory while the kernel is busy with this one.
+            black_box(self.slots[next].cursor);
             let slot = &mut self.slots[id];
             if !burst.suits(slot.cursor) {
                 slot.stand = before;

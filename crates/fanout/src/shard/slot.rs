@@ -15,9 +15,15 @@ use crate::{actor::ReaderGuard, frame::Stand};
 /// Where a slot is in its shard.
 pub(crate) type SlotId = usize;
 
-/// A reader.
+/// A reader. What a delivery looks at stands first, in one line of the processor's cache: with many readers each look is
+/// one at memory.
+#[repr(C, align(64))]
 pub(super) struct Slot<S, L> {
     pub(super) socket: S,
+    /// The least cursor to send.
+    pub(super) cursor: u64,
+    /// Since when nothing was sent, in milliseconds of the shard.
+    pub(super) quiet_since: u64,
     pub(super) line: LineId,
     pub(super) wants: Wants,
     pub(super) place: Place,
@@ -25,10 +31,6 @@ pub(super) struct Slot<S, L> {
     index: u32,
     /// Where it stands, unless it stands with the others.
     pub(super) stand: Stand,
-    /// The least cursor to send.
-    pub(super) cursor: u64,
-    /// Since when nothing was sent, in milliseconds of the shard.
-    pub(super) quiet_since: u64,
     /// When its response ends, in milliseconds of the shard.
     pub(super) ends_at: u64,
     pub(super) unsent: Option<Box<Unsent>>,

@@ -98,6 +98,41 @@ async fn a_thousand_who_catch_up_page_by_page_cost_a_read_a_chunk() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_storm_whose_readers_missed_more_than_the_ring_holds_costs_a_read_a_missing_chunk() {
+    const SEEN: usize = 100;
+    const MISSED: usize = 300;
+    let store = store();
+    // The ring counts a message twice, so it holds ten.
+    let config = Config { ring_bytes: 20 * MESSAGE, ..no_rings() };
+    let (pod, key) = (Pod::with(&store, config), key("s"));
+    let message = |number: usize| Bytes::from(format!("{number:0>MESSAGE$}"));
+    store.append_native(&key, (0..SEEN / 2).map(message));
+    store.append_native(&key, (SEEN / 2..SEEN).map(message));
+    // Keeps the session open; where it stands, all others stood.
+    let mut witness = pod.follow(&key, ReadOffset::Start).await.unwrap();
+    assert_eq!(take(&mut witness, SEEN).await.len(), SEEN);
+    let (before, at) = (store.counts(), witness.position());
+    for first in (SEEN..SEEN + MISSED).step_by(50) {
+        store.append_native(&key, (first..first + 50).map(message));
+    }
+    let back = join_all((0..200).map(async |_| {
+        let mut reader = pod.follow(&key, ReadOffset::At(at)).await.unwrap();
+        let mut next = SEEN;
+        while next < SEEN + MISSED {
+            for message in delivery(&mut reader).await.messages {
+                assert_eq!(number(&message), next);
+                next += 1;
+            }
+        }
+    }));
+    in_time(back).await;
+    let reads = store.counts().reads - before.reads;
+    let missing = (SEEN + MISSED).div_ceil(MESSAGES_A_CHUNK) - SEEN / MESSAGES_A_CHUNK;
+    assert!((1..=missing as u64).contains(&reads), "{reads} reads for {missing} chunks");
+    assert_eq!((store.counts().sessions_opened, store.counts().sessions_open), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_window_at_a_time_is_enough_for_all() {
     let store = store();
     let config = Config { window_budget_bytes: 1, window_bytes: 100, ..no_rings() };

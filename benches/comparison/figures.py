@@ -17,6 +17,7 @@ NUMBERS = {
     "cpu_us_per_delivery": ("cpu", "server_us_per_delivery"),
     "client_us_per_delivery": ("cpu", "client_us_per_delivery"),
     "cpu_ms": ("cpu", "server_ms"),
+    "cpu_deliveries": ("cpu", "deliveries"),
     "replays_finished": ("replays", "finished"),
     "bytes_per_reader": ("slope", "bytes_per_reader"),
     "kernel_bytes_per_reader": ("slope", "kernel_bytes_per_reader"),

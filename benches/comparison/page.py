@@ -31,6 +31,9 @@ benches/compare            # all tables, about three hours; --scenario NAME for 
   of the floor is the median of the multiples within each round, because a machine is not equally fast all day.
 - An append's ack is timed from when the message was due, too. Nchan acknowledges when it has written to all readers, so
   there is no time from its acks to them.
+- On loopback it is the server's CPU that takes a segment through the client's half of the kernel and wakes the client. `fanbench`
+  stays awake for a moment after each look at its sockets, so that a burst pays for one wake-up and not for many.
+- `before` is Tailwater at commit `9bad203`, when a live reader was still a response body of the HTTP library.
 - CPU is user and system time of the server's processes over the measured time, without connecting and warming up.
   Memory is what the kernel counts as anonymous; what nginx workers share is not in it.
 - Ursula can be installed and run in the same way (`benches/peers/serve ursula 4500`), but has no row: what it delivers of a

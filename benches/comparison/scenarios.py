@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 FLOOR = "floor"
 OURS = "tailwater"
+# Tailwater as it was before connections left the HTTP library.
+BEFORE = "before"
 
 MILLI = 1e-3
 MEBI = 1 / 1048576
@@ -25,7 +27,8 @@ class Column:
     proportion to something of the same round.
 
     `over_floor` is the floor's figure, `over` another figure of the same server, and `over_step` the deliveries: what
-    the figure's step counted beyond that other step, which is the same but shorter, for each delivery beyond.
+    the figure's step counted beyond that other step, which is the same but smaller, for each delivery beyond.
+    `deliveries` is the figure that counts them.
     """
 
     heading: str
@@ -35,6 +38,7 @@ class Column:
     over_floor: bool = False
     over: str | None = None
     over_step: str | None = None
+    deliveries: str = "deliveries"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,14 @@ LIVE = (
     Column("p99", "load.last_reader_p99_us", 1, MILLI),
     Column("anonymous MiB", "load.anonymous_end_bytes", 1, MEBI),
     Column("store, cores", "load.store_cores", 2),
+)
+# Writing, storing and following are in both steps; what the larger has more is delivery.
+SPREAD = (
+    *LIVE[:2],
+    Column("beyond the first reader of each stream", "load.cpu_ms", 2, 1000, over_step="first", deliveries="cpu_deliveries"),
+    Column("× floor", "load.cpu_ms", 2, over_floor=True, over_step="first", deliveries="cpu_deliveries"),
+    Column("CPU µs a message, first reader only", "first.cpu_us_per_delivery"),
+    *LIVE[2:],
 )
 MEMORY = (
     Column("bytes a reader", "load.bytes_per_reader"),
@@ -108,7 +120,7 @@ SYSCALLS = (
 )
 
 SMALL_LIVE = ("--readers", "200", "--warmup", "1s", "--duration", "3s", "--after", "1s")
-RIVALS = (FLOOR, OURS, "electric", "nchan", "s2")
+RIVALS = (FLOOR, OURS, BEFORE, "electric", "nchan")
 
 
 def _live(name: str, title: str, says: str, servers: tuple[str, ...] = RIVALS, **more) -> Scenario:
@@ -126,16 +138,22 @@ SCENARIOS = (
         "10,000 readers of one stream",
         "Five messages a second, 50,000 deliveries.",
     ),
-    _live(
+    Scenario(
         "streams-100",
         "10,000 readers over 100 streams",
-        "Two messages a second to each stream, 20,000 deliveries: a frame is shared by 100 readers only.",
+        "Two messages a second to each stream, 20,000 deliveries: a frame is shared by 100 readers only, and so is the cost of "
+        "taking a message in. Run twice, with one reader of each stream and with 100: what the second has more is delivery.",
+        RIVALS,
+        SPREAD,
+        (Step("streams-100-first.toml", "first"), Step("streams-100.toml")),
+        quick=SMALL_LIVE,
     ),
     _live(
         "rate-20",
         "1,000 readers of one stream, fast",
         "20 messages a second, 20,000 deliveries.",
         servers=(*RIVALS, "node"),
+        rounds=3,
     ),
     _live(
         "readers-19000",
@@ -154,10 +172,9 @@ SCENARIOS = (
         "memory",
         "Memory of an idle reader",
         "The slope between 1,000 and 10,000 readers of one stream, all of whom have had a message.",
-        (*RIVALS, "node"),
+        (OURS, BEFORE, "electric"),
         MEMORY,
         (Step("memory.toml"),),
-        rounds=3,
         quick=("--steps", "50,200", "--rest", "1s", "--after", "1s"),
     ),
     Scenario(
@@ -182,7 +199,7 @@ SCENARIOS = (
         "hostile",
         "Hostile readers",
         "2,000 readers at ten messages a second, of a stream with 64 MiB of history on disk; then the same with 20 more that never "
-        "read, and 20 that read the history. Growth is from all connected to the peak.",
+        "read, and 20 that read the history. Growth is from all connected to the peak. Tailwater has a memory budget of 128 MiB.",
         (OURS, "electric"),
         HOSTILE,
         (Step("calm.toml", "calm"), Step("hostile.toml", "hostile")),
@@ -193,7 +210,7 @@ SCENARIOS = (
         "syscalls",
         "System calls",
         "Calls of the server for each delivery, counted by strace: 1,000 readers at five messages a second.",
-        (*RIVALS, "node"),
+        RIVALS,
         SYSCALLS,
         tuple(Step("syscalls.toml", name, ("--duration", time), traced=True) for name, time in (("short", "4s"), ("long", "14s"))),
         rounds=1,

@@ -41,15 +41,14 @@ def cell(column: Column, server: str, runs: list[dict]) -> str:
 
 def value(column: Column, run: dict, runs: list[dict]) -> float | None:
     """The figure of one run, or its ratio to what the column says it is over."""
-    found = _figure(run, column.figure)
+    found = _of_its_own(column, run)
     if found is None:
         return None
     if column.over is not None:
         return _ratio(found, _figure(run, column.over))
-    if column.over_step is not None:
-        return _per_delivery(run, column)
     if column.over_floor:
-        return _ratio(found, _floor_of_round(run["round"], column.figure, runs))
+        floor = _floor_of_round(run["round"], runs)
+        return _ratio(found, _of_its_own(column, floor)) if floor else None
     return found * column.scale
 
 
@@ -64,11 +63,14 @@ def _name(server: str, runs: list[dict]) -> str:
     return f"{server}, **failed {failed} of {len(mine)}**" if failed else server
 
 
-def _floor_of_round(number: int, figure: str, runs: list[dict]) -> float | None:
-    for run in runs:
-        if run["round"] == number and run["server"] == FLOOR and holds(run):
-            return _figure(run, figure)
-    return None
+def _of_its_own(column: Column, run: dict) -> float | None:
+    """What the run says by itself, before it is compared with another."""
+    return _figure(run, column.figure) if column.over_step is None else _per_delivery(run, column)
+
+
+def _floor_of_round(number: int, runs: list[dict]) -> dict | None:
+    floors = (run for run in runs if run["round"] == number and run["server"] == FLOOR and holds(run))
+    return next(floors, None)
 
 
 def _figure(run: dict, name: str) -> float | None:
@@ -77,10 +79,10 @@ def _figure(run: dict, name: str) -> float | None:
 
 
 def _per_delivery(run: dict, column: Column) -> float | None:
-    """What a longer step has more than a shorter one, for each delivery that it has more: connecting is in both."""
+    """What a larger step has more than a smaller one, for each delivery that it has more: whatever else is done is in both."""
     step, _, figure = column.figure.partition(".")
-    more = [_figure(run, f"{step}.{name}") for name in (figure, "deliveries")]
-    less = [_figure(run, f"{column.over_step}.{name}") for name in (figure, "deliveries")]
+    more = [_figure(run, f"{step}.{name}") for name in (figure, column.deliveries)]
+    less = [_figure(run, f"{column.over_step}.{name}") for name in (figure, column.deliveries)]
     if None in more or None in less:
         return None
     return _ratio(more[0] - less[0], more[1] - less[1])

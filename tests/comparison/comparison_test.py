@@ -62,6 +62,18 @@ class Cells(unittest.TestCase):
 class Failures(unittest.TestCase):
     runs = [a_run(1, "ours", 1.0), a_run(2, "ours", 1.0, "reader 3: expected 5, got 7"), a_run(1, "theirs", 1.0, "gone")]
 
+    def test_a_difference_of_two_steps_has_a_ratio_to_the_floors_of_the_same_round(self):
+        runs = []
+        for number, server, first, load in ((1, "floor", 10, 210), (1, "ours", 50, 350), (2, "floor", 10, 410)):
+            steps = {}
+            for step, cpu, deliveries in (("first", first, 100), ("load", load, 300)):
+                steps[step] = {"failure": None, "figures": {"cpu": cpu, "measured": deliveries}}
+            runs.append({"round": number, "server": server, "steps": steps})
+        column = Column("CPU", CPU, 2, 1000, over_step="first", deliveries="measured")
+        self.assertEqual(tables.cell(column, "ours", runs), "1,500.00")
+        column = Column("× floor", CPU, 2, over_floor=True, over_step="first", deliveries="measured")
+        self.assertEqual(tables.cell(column, "ours", runs), "1.50")
+
     def test_a_failed_run_shows_in_the_row_of_its_server(self):
         rows = tables.table(SCENARIO, self.runs)[2:]
         self.assertEqual(rows[0].split("|")[1].strip(), "ours, **failed 1 of 2**")

@@ -448,6 +448,7 @@ impl Actor {
     fn native(&self) -> NativeDefaults {
         NativeDefaults {
             content_type: self.seed.config.native_content_type.clone(),
+            visibility: self.seed.config.native_visibility,
             incarnation: self.writes.incarnation(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tailwater_log::Visibility;
 use tailwater_protocol::ContentType;
 
 use crate::budget::Budget;
@@ -38,6 +39,8 @@ pub struct Config {
     pub settle: Duration,
     /// How native streams are served.
     pub native_content_type: ContentType,
+    /// Who may see native streams.
+    pub native_visibility: Visibility,
 }
 
 impl Config {
@@ -59,6 +62,7 @@ impl Config {
             max_waiting_requests: 32_768,
             settle: Duration::from_secs(10),
             native_content_type: ContentType::default_binary(),
+            native_visibility: Visibility::Public,
         }
     }
 }

@@ -118,7 +118,7 @@ impl Gateway {
                 incarnation: rand::random(),
                 content_type: create.content_type.clone().unwrap_or_else(ContentType::default_binary),
                 lifetime: create.lifetime.unwrap_or(Lifetime::Forever),
-                visibility: create.visibility,
+                visibility: create.visibility.plain(),
                 retention_ms: None,
                 adopts_native: false,
                 fork: None,
@@ -127,6 +127,7 @@ impl Gateway {
                 content_type: create.content_type,
                 lifetime: Some(open.lifetime),
                 closed: create.closed,
+                visibility: create.visibility.declared(),
                 fork: None,
             };
             let content = Content::Messages(create.messages);
@@ -184,13 +185,13 @@ impl Gateway {
     /// HEAD.
     pub async fn head(&self, key: &StreamKey) -> Result<Head, OpError> {
         let look = self.look(key, LookAt::Head).await?;
-        Ok(Head::of(&look.view, &self.inner.config.native_content_type))
+        Ok(Head::of(&look.view, &self.inner.config))
     }
 
     /// GET without `live`: one bounded page.
     pub async fn read(&self, key: &StreamKey, from: ReadOffset) -> Result<Page, OpError> {
         let Look { view, batches } = self.look(key, LookAt::Read(from)).await?;
-        let head = Head::of(&view, &self.inner.config.native_content_type);
+        let head = Head::of(&view, &self.inner.config);
         let start = place_of(&view, from)?;
         let mut messages = Vec::new();
         let place = match batches {

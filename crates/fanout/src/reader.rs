@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use tailwater_log::{Misplaced, Place, Refusal, StreamState};
-use tailwater_protocol::{ContentType, Offset, ReadOffset};
+use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_upstream::StreamKey;
 use tokio::time::sleep;
 use tracing::debug;
@@ -34,7 +34,6 @@ pub struct Reader {
     head: Head,
     /// The life that it reads; `None` is a native stream.
     life: Option<u64>,
-    native: ContentType,
     /// Where the reader stands, as it would tell a client.
     position: Offset,
     feed: Feed,
@@ -106,9 +105,8 @@ enum Heard {
 
 impl Reader {
     pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset) -> Result<Self, OpError> {
-        let native = gateway.config().native_content_type.clone();
         let joined = gateway.join_first(&key, from).await?;
-        let head = Head::of(&joined.view, &native);
+        let head = Head::of(&joined.view, gateway.config());
         let position = joined.view.offset_at(joined.place);
         let life = joined.view.incarnation().map(|life| life.open.incarnation);
         let mut reader = Self {
@@ -116,7 +114,6 @@ impl Reader {
             key,
             head,
             life,
-            native,
             position,
             feed: Feed::Joining,
             closed: false,
@@ -170,13 +167,11 @@ impl Reader {
     /// A reader that left its shard: it joins again where it stands.
     #[must_use]
     pub fn resume(gateway: Gateway, stands: &Stands) -> Self {
-        let native = gateway.config().native_content_type.clone();
         Self {
             gateway,
             key: stands.resume.key.clone(),
             head: stands.resume.head.clone(),
             life: stands.resume.life,
-            native,
             position: stands.stand.at,
             feed: Feed::Joining,
             window: None,
@@ -260,7 +255,7 @@ impl Reader {
     fn take(&mut self, joined: Joined, hole: Hole) {
         let Joined { view, place, batches, bell, guard, feed, turn } = joined;
         self.life = view.incarnation().map(|life| life.open.incarnation);
-        self.head = Head::of(&view, &self.native);
+        self.head = Head::of(&view, self.gateway.config());
         self.feed = match batches {
             Some(batches) => {
                 // Without a backlog there is nothing between the place and the end, whatever marks stand there.

@@ -87,6 +87,8 @@ pub enum Refusal {
 pub struct NativeDefaults {
     /// The content type.
     pub content_type: ContentType,
+    /// Who may see it.
+    pub visibility: Visibility,
     /// A random number for the incarnation, should one begin.
     pub incarnation: u64,
 }
@@ -97,7 +99,7 @@ impl NativeDefaults {
             incarnation: self.incarnation,
             content_type: self.content_type.clone(),
             lifetime: Lifetime::Forever,
-            visibility: Visibility::Public,
+            visibility: self.visibility,
             retention_ms: None,
             adopts_native: true,
             fork: None,

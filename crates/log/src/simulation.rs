@@ -175,7 +175,11 @@ impl World {
     }
 
     fn native_defaults(&mut self) -> NativeDefaults {
-        NativeDefaults { content_type: ContentType::default_binary(), incarnation: self.fresh_number() }
+        NativeDefaults {
+            content_type: ContentType::default_binary(),
+            visibility: Visibility::Public,
+            incarnation: self.fresh_number(),
+        }
     }
 
     /// Whatever has landed becomes part of the truth.

@@ -9,17 +9,10 @@ use http::{HeaderMap, StatusCode};
 use tailwater_fanout::{Appended, Post};
 use tailwater_protocol::{BadRequest, ContentType, Offset, Producer, headers};
 
-use crate::{
-    answer,
-    app::App,
-    create::split,
-    problem::Problem,
-    request::{Fields, stream_key},
-};
+use crate::{answer, app::App, create::split, permit::Permit, problem::Problem, request::Fields};
 
-pub(crate) async fn post(app: &App, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn post(app: &App, permit: Permit, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let key = stream_key(&parts.uri, &app.config)?;
     let fields = Fields(&parts.headers);
     let close = fields.closes()?;
     let producer = fields.producer()?;
@@ -31,7 +24,7 @@ pub(crate) async fn post(app: &App, request: Request) -> Result<Response, Proble
     let with_data = !messages.is_empty();
 
     let post = Post { messages, content_type, producer: producer.clone(), stream_seq, close };
-    let appended = app.gateway.append(&key, post).await?;
+    let appended = app.gateway.append(&permit.key, post).await?;
     Ok(appended_response(&appended, producer.as_ref(), with_data))
 }
 

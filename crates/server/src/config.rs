@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroUsize, str::FromStr, thread, time::Duration};
 use http::Uri;
 use tailwater_protocol::{Addressing, ProjectId};
 
-use crate::{client_address::TrustedProxies, tls::Tls};
+use crate::{client_address::TrustedProxies, guard::Auth, tls::Tls};
 
 /// What an operator can turn.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct Config {
     pub delivery_shards: usize,
     /// What makes the listeners speak TLS, and nothing else.
     pub tls: Option<Tls>,
+    /// Whether anybody may do anything, or whose tokens are asked for.
+    pub auth: Auth,
 }
 
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
@@ -96,6 +98,7 @@ impl Default for Config {
             send_buffer: 64 * 1024,
             delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),
             tls: None,
+            auth: Auth::Open,
         }
     }
 }

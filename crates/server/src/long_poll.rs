@@ -7,7 +7,6 @@ use http::{StatusCode, header};
 use tailwater_fanout::{Delivery, Event, Head, OpError, Reader, Stands, Wake};
 use tailwater_log::{Misplaced, Refusal};
 use tailwater_protocol::{Answer, Offset, ReadOffset, cursor, headers};
-use tailwater_upstream::StreamKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
     drain::Turn,
     handover::Pass,
     metrics::Alive,
+    permit::Permit,
     problem::Problem,
     read::{self, Found},
 };
@@ -24,7 +24,7 @@ use crate::{
 /// What is waited for.
 pub(crate) struct Wait {
     pub(crate) app: App,
-    pub(crate) key: StreamKey,
+    pub(crate) permit: Permit,
     pub(crate) from: ReadOffset,
     /// The cursor of the client's last response.
     pub(crate) cursor: Option<u64>,
@@ -57,7 +57,12 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
     let app = &wait.app;
     let turn = app.drain.enter(app.ambient.share())?;
     let deadline = Instant::now() + app.config.long_poll_timeout;
-    let reader = app.gateway.follow(&wait.key, wait.from).await?;
+    wait.permit.look_first(app).await?;
+    let reader = match app.gateway.follow(&wait.permit.key, wait.from).await {
+        Ok(reader) => reader,
+        Err(error) => return Err(wait.permit.failed(app, error).await),
+    };
+    wait.permit.sees(reader.head())?;
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
     }
@@ -156,7 +161,7 @@ impl Wait {
     }
 
     async fn asked(&self, position: Offset) -> Result<Response, Problem> {
-        let page = self.app.gateway.read(&self.key, ReadOffset::At(position)).await?;
+        let page = self.app.gateway.read(&self.permit.key, ReadOffset::At(position)).await?;
         if page.messages.is_empty() && page.up_to_date {
             return Ok(self.nothing(&page.head, page.next, page.head.closed));
         }
@@ -180,7 +185,7 @@ impl Wait {
 
     /// What became of a stream that went away under its reader.
     async fn gone(&self) -> Problem {
-        match self.app.gateway.head(&self.key).await {
+        match self.app.gateway.head(&self.permit.key).await {
             Err(error) => error.into(),
             // Created again meanwhile; what was waited for has gone all the same.
             Ok(_) => OpError::from(Refusal::NotFound).into(),

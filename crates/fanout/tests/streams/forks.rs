@@ -1,8 +1,8 @@
 //! Forks (protocol section 4.2): they point to what they inherit, and keep it alive.
 
 use futures_util::future::join;
-use tailwater_fanout::{Create, Event, ForkError, ForkFrom, ForkPoint, OpError, Post};
-use tailwater_log::{ConfigField, Kind, Refusal};
+use tailwater_fanout::{Create, Event, ForkError, ForkFrom, ForkPoint, NewVisibility, OpError, Post, SourceAccess};
+use tailwater_log::{ConfigField, Kind, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
@@ -13,7 +13,11 @@ use tailwater_upstream::StreamKey;
 use crate::harness::*;
 
 fn fork_at(source: &StreamKey, at: ForkPoint, sub_offset: u64) -> Create {
-    Create { content_type: None, fork: Some(ForkFrom { source: source.clone(), at, sub_offset }), ..plain() }
+    Create {
+        content_type: None,
+        fork: Some(ForkFrom { source: source.clone(), at, sub_offset, access: SourceAccess::Any }),
+        ..plain()
+    }
 }
 
 fn fork(source: &StreamKey) -> Create {
@@ -253,6 +257,49 @@ async fn a_source_that_is_deleted_stays_for_its_forks_and_goes_with_the_last() {
         assert!(store.records(key).len() <= 1, "{key}: {:?}", store.records(key));
         assert!(other.create(key, plain()).await.unwrap().fresh);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_of_a_private_stream_is_private_unless_its_author_says_otherwise() {
+    let (public, private) = (Visibility::Public, Visibility::Private);
+    let store = store();
+    let pod = Pod::new(&store);
+    for (source, new, expected) in [
+        (public, NewVisibility::Default(public), public),
+        (public, NewVisibility::Default(private), private),
+        (private, NewVisibility::Default(public), private),
+        (private, NewVisibility::Declared(public), public),
+        (public, NewVisibility::Declared(private), private),
+    ] {
+        let (s, f) = (key(&format!("source of {new:?} {source:?}")), key(&format!("fork of {new:?} {source:?}")));
+        pod.create(&s, Create { visibility: NewVisibility::Declared(source), ..plain() }).await.unwrap();
+        let created = pod.create(&f, Create { visibility: new, ..fork(&s) }).await.unwrap();
+        assert_eq!(created.head.visibility, expected, "{source:?} {new:?}");
+        assert!(!pod.create(&f, Create { visibility: new, ..fork(&s) }).await.unwrap().fresh);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_see_public_streams_only_forks_nothing_else_and_cannot_tell_what_there_is() {
+    let store = store();
+    let pod = Pod::new(&store);
+    let [public, private, deleted, nowhere] = ["public", "private", "deleted", "nowhere"].map(key);
+    let hidden = Create { visibility: NewVisibility::Declared(Visibility::Private), ..holding(&["a"]) };
+    pod.create(&public, holding(&["a"])).await.unwrap();
+    pod.create(&private, hidden.clone()).await.unwrap();
+    pod.create(&deleted, hidden).await.unwrap();
+    pod.create(&key("keeps it"), fork(&deleted)).await.unwrap();
+    pod.delete(&deleted).await.unwrap();
+    let seen = |source: &StreamKey| {
+        let mut create = fork(source);
+        create.fork.as_mut().unwrap().access = SourceAccess::Public;
+        create
+    };
+    assert!(pod.create(&key("f"), seen(&public)).await.unwrap().fresh);
+    for source in [&private, &deleted, &nowhere] {
+        assert_eq!(fork_error(pod.create(&key("g"), seen(source)).await), ForkError::SourceNotFound, "{source}");
+    }
+    assert_eq!(references(&store, &private), 0);
 }
 
 #[tokio::test(start_paused = true)]

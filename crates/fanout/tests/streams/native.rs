@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tailwater_fanout::{Config, Event, OpError, Post};
-use tailwater_log::{HEADER, Header, NewRecord, Refusal};
+use tailwater_log::{HEADER, Header, NewRecord, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_upstream::Append;
 
@@ -26,6 +26,20 @@ async fn a_native_stream_is_read_without_a_word_written_to_it() {
     store.append_native(&key, ["c"]);
     assert_eq!(take(&mut reader, 1).await, ["c"]);
     assert_eq!(store.records(&key).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_native_stream_is_seen_by_whom_the_settings_say_and_stays_so_when_it_is_adopted() {
+    for native_visibility in [Visibility::Public, Visibility::Private] {
+        let store = store();
+        let (pod, key) = (Pod::with(&store, Config { native_visibility, ..as_text() }), key("s"));
+        store.append_native(&key, ["a"]);
+        assert_eq!(pod.head(&key).await.unwrap().visibility, native_visibility);
+        landed(pod.append(&key, by(claim("p", 0, 0), tell("b"))).await);
+        assert_eq!(pod.head(&key).await.unwrap().visibility, native_visibility);
+        let elsewhere = Pod::new(&store);
+        assert_eq!(elsewhere.head(&key).await.unwrap().visibility, native_visibility, "the log says it");
+    }
 }
 
 #[tokio::test(start_paused = true)]

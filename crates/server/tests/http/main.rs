@@ -11,6 +11,7 @@ mod http2;
 mod limits;
 mod live;
 mod reads;
+mod rights;
 mod sockets;
 mod stallers;
 mod tls;

@@ -1,0 +1,490 @@
+//! Who may do what: a table, written by hand, of each path that is served, each method, each kind of credentials, and each
+//! spelling of a stream's name. A path or method that is not in the table fails.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use tailwater_auth::{File, NewToken, Projects, Scopes, mint};
+use tailwater_log::Visibility;
+use tailwater_protocol::ProjectId;
+use tailwater_server::{Auth, Config, Guard, paths};
+
+use crate::fixture::{Fixture, NOW_MS};
+
+/// `chat` has what the table is about, `other` somebody else's streams, `shared` allows pages of two origins and lets
+/// writers read, `wide` those of every origin and is public.
+const PROJECTS: &str = r#"
+[[project]]
+id = "chat"
+[[project.key]]
+algorithm = "HS256"
+secret = "the secret of chat, and it is long enough"
+
+[[project]]
+id = "other"
+[[project.key]]
+algorithm = "HS256"
+secret = "the secret of other, and it is long enough"
+
+[[project]]
+id = "shared"
+origins = ["https://app.example", "http://localhost:3000"]
+writers-read = true
+[[project.key]]
+algorithm = "HS256"
+secret = "the secret of shared, and it is long enough"
+
+[[project]]
+id = "wide"
+visibility = "public"
+origins = ["*"]
+[[project.key]]
+algorithm = "HS256"
+secret = "the secret of wide, and it is long enough"
+"#;
+
+/// The columns: nobody; `Basic`; no token at all in the header of one; a token that has expired; one of another project;
+/// tokens with one scope each, with all, and with all for some streams, which are the ones in question or others.
+const WHO: [&str; 11] =
+    ["nobody", "basic", "junk", "expired", "foreign", "read", "write", "manage", "all", "own", "elsewhere"];
+
+/// The rows: the method, the path as the router has it, what is asked for; and the status for each column.
+const RIGHTS: &str = "
+GET     /v1/stream/{*path}  private          401 401 401 401 401 200 403 403 200 200 404
+GET     /v1/stream/{*path}  public           200 200 401 401 401 200 200 200 200 200 200
+GET     /v1/stream/{*path}  missing          401 401 401 401 401 404 403 403 404 404 404
+GET     /v1/stream/{*path}  native           401 401 401 401 401 200 403 403 200 200 404
+GET     /v1/stream/{*path}  private-poll     401 401 401 401 401 200 403 403 200 200 404
+GET     /v1/stream/{*path}  public-poll      200 200 401 401 401 200 200 200 200 200 200
+GET     /v1/stream/{*path}  missing-poll     401 401 401 401 401 404 403 403 404 404 404
+GET     /v1/stream/{*path}  private-events   401 401 401 401 401 200 403 403 200 200 404
+GET     /v1/stream/{*path}  public-events    200 200 401 401 401 200 200 200 200 200 200
+GET     /v1/stream/{*path}  missing-events   401 401 401 401 401 404 403 403 404 404 404
+HEAD    /v1/stream/{*path}  private          401 401 401 401 401 200 403 403 200 200 404
+HEAD    /v1/stream/{*path}  public           200 200 401 401 401 200 200 200 200 200 200
+HEAD    /v1/stream/{*path}  missing          401 401 401 401 401 404 403 403 404 404 404
+PUT     /v1/stream/{*path}  missing          401 401 401 401 401 403 201 403 201 201 403
+PUT     /v1/stream/{*path}  private          401 401 401 401 401 403 200 403 200 200 403
+PUT     /v1/stream/{*path}  public           401 401 401 401 401 403 200 403 200 200 403
+PUT     /v1/stream/{*path}  fork-of-private  401 401 401 401 401 403 403 403 201 201 403
+PUT     /v1/stream/{*path}  fork-of-public   401 401 401 401 401 403 201 403 201 201 403
+PUT     /v1/stream/{*path}  fork-of-missing  401 401 401 401 401 403 403 403 404 404 403
+PUT     /v1/stream/{*path}  fork-of-others   401 401 401 401 401 403 404 403 404 404 403
+PUT     /v1/stream/{*path}  fork-of-wide     401 401 401 401 401 403 201 403 201 201 403
+PUT     /v1/stream/{*path}  fork-of-nowhere  401 401 401 401 401 403 404 403 404 404 403
+POST    /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403
+POST    /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403
+POST    /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403
+POST    /v1/stream/{*path}  private-close    401 401 401 401 401 403 204 403 204 204 403
+DELETE  /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403
+DELETE  /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403
+DELETE  /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403
+PATCH   /v1/stream/{*path}  private          405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/stream/{*path}  private          204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
+HEAD    /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
+PUT     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
+POST    /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
+DELETE  /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
+PATCH   /v1/stream/         -                405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/stream/         -                204 204 204 204 204 204 204 204 204 204 204
+GET     /health             -                200 200 200 200 200 200 200 200 200 200 200
+HEAD    /health             -                200 200 200 200 200 200 200 200 200 200 200
+PUT     /health             -                405 405 405 405 405 405 405 405 405 405 405
+POST    /health             -                405 405 405 405 405 405 405 405 405 405 405
+DELETE  /health             -                405 405 405 405 405 405 405 405 405 405 405
+PATCH   /health             -                405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /health             -                204 204 204 204 204 204 204 204 204 204 204
+GET     /readyz             -                200 200 200 200 200 200 200 200 200 200 200
+HEAD    /readyz             -                200 200 200 200 200 200 200 200 200 200 200
+PUT     /readyz             -                405 405 405 405 405 405 405 405 405 405 405
+POST    /readyz             -                405 405 405 405 405 405 405 405 405 405 405
+DELETE  /readyz             -                405 405 405 405 405 405 405 405 405 405 405
+PATCH   /readyz             -                405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /readyz             -                204 204 204 204 204 204 204 204 204 204 204
+GET     /metrics            -                200 200 200 200 200 200 200 200 200 200 200
+HEAD    /metrics            -                200 200 200 200 200 200 200 200 200 200 200
+PUT     /metrics            -                405 405 405 405 405 405 405 405 405 405 405
+POST    /metrics            -                405 405 405 405 405 405 405 405 405 405 405
+DELETE  /metrics            -                405 405 405 405 405 405 405 405 405 405 405
+PATCH   /metrics            -                405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /metrics            -                204 204 204 204 204 204 204 204 204 204 204
+";
+
+/// Spellings of one name: whatever they are, the answer is the same.
+const SAME: [&str; 4] =
+    ["chat/room/a%20b", "%63hat/room/a%20b", "chat/%72%6F%6fm/%61%20b", "%63%68%61%74/room/%61%20%62"];
+
+/// Spellings of other names, or of none: what they get with a token for everything, with one for `room/**`, with one for
+/// other streams, and without any.
+const OTHERS: [(&str, [u16; 4]); 16] = [
+    ("chat/room%2Fa%20b", [400; 4]),
+    ("chat/room%2fa%20b", [400; 4]),
+    ("chat%2Froom/a%20b", [400; 4]),
+    ("chat//room/a%20b", [400; 4]),
+    ("/chat/room/a%20b", [400; 4]),
+    ("chat/room/a%20b/", [400; 4]),
+    ("chat/./room/a%20b", [400; 4]),
+    ("chat/x/../room/a%20b", [400; 4]),
+    ("chat/x/%2e%2E/room/a%20b", [400; 4]),
+    ("chat/room/a%20b%00", [400; 4]),
+    ("chat;v=1/room/a%20b", [400; 4]),
+    ("chat/room/a%2520b", [404, 404, 404, 401]),
+    ("chat/room/a+b", [404, 404, 404, 401]),
+    ("chat/Room/a%20b", [404, 404, 404, 401]),
+    ("Chat/room/a%20b", [401; 4]),
+    ("room/a%20b", [401; 4]),
+];
+
+fn guarded() -> Fixture {
+    let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
+    let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
+    let fanout = tailwater_fanout::Config { native_visibility: Visibility::Private, ..Default::default() };
+    Fixture::with(Config { auth, ..Config::default() }, fanout)
+}
+
+fn token(project: &str, scopes: &str, streams: Option<&str>, expires_in: i64) -> String {
+    let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
+    let project = ProjectId::parse(project).unwrap();
+    let key = projects.get(&project).unwrap().keys.first().signing().unwrap();
+    let now = NOW_MS / 1000;
+    let new = NewToken {
+        project,
+        scopes: Scopes::among(scopes.split(' ')),
+        streams: streams.map(|pattern| vec![pattern.to_owned()]),
+        issued_at: now.saturating_sub(1000),
+        expires_at: now.checked_add_signed(expires_in).unwrap(),
+        not_before: None,
+        audience: None,
+        issuer: None,
+        id: None,
+    };
+    mint(&key, &new).unwrap()
+}
+
+/// What stands in `Authorization`, if anything.
+fn credentials(who: &str) -> Option<String> {
+    let all = "read write manage";
+    let token = match who {
+        "nobody" => return None,
+        "basic" => return Some("Basic Y2hhdDpjaGF0".to_owned()),
+        "junk" => "junk".to_owned(),
+        "expired" => token("chat", all, None, -31),
+        "foreign" => token("other", all, None, 60),
+        "own" => token("chat", all, Some("room/**"), 60),
+        "elsewhere" => token("chat", all, Some("elsewhere/**"), 60),
+        "all" => token("chat", all, None, 60),
+        scope => token("chat", scope, None, 60),
+    };
+    Some(format!("Bearer {token}"))
+}
+
+/// Makes what a row is about, with a token that may do so.
+async fn prepare(fixture: &Fixture, subject: &str) {
+    let put = async |path: &str, project: &str, visibility: &str| {
+        let bearer = format!("Bearer {}", token(project, "write", None, 60));
+        let headers =
+            [("authorization", bearer.as_str()), ("content-type", "text/plain"), ("stream-visibility", visibility)];
+        assert_eq!(fixture.send("PUT", path, &headers, "hello").await.status, 201);
+    };
+    match subject.split('-').next().unwrap() {
+        "private" | "public" => put("/v1/stream/chat/room/a%20b", "chat", subject.split('-').next().unwrap()).await,
+        "native" => {
+            fixture.upstream.append_native(&tailwater_upstream::StreamKey::new("chat", "room/a b"), ["hello"]);
+        }
+        "fork" => {
+            put("/v1/stream/chat/room/private", "chat", "private").await;
+            put("/v1/stream/chat/room/public", "chat", "public").await;
+            put("/v1/stream/other/s", "other", "private").await;
+            put("/v1/stream/wide/s", "wide", "public").await;
+        }
+        _ => {}
+    }
+}
+
+/// The request of a row: the rest of the path, headers, body.
+fn asked(method: &str, subject: &str) -> (&'static str, Vec<(&'static str, &'static str)>, &'static str) {
+    let plain = ("content-type", "text/plain");
+    let fork = |source| ("", vec![("stream-forked-from", source)], "");
+    match (method, subject) {
+        ("GET", poll) if poll.ends_with("-poll") => ("?offset=-1&live=long-poll", vec![], ""),
+        ("GET", events) if events.ends_with("-events") => ("?offset=-1&live=sse", vec![], ""),
+        ("PUT", "fork-of-private") => fork("/v1/stream/chat/room/private"),
+        ("PUT", "fork-of-public") => fork("/v1/stream/chat/room/public"),
+        ("PUT", "fork-of-missing") => fork("/v1/stream/chat/room/missing"),
+        ("PUT", "fork-of-others") => fork("/v1/stream/other/s"),
+        ("PUT", "fork-of-wide") => fork("/v1/stream/wide/s"),
+        ("PUT", "fork-of-nowhere") => fork("/v1/stream/nowhere/s"),
+        ("PUT", _) => ("", vec![plain], ""),
+        ("POST", "private-close") => ("", vec![("stream-closed", "true")], ""),
+        ("POST", _) => ("", vec![plain], "more"),
+        _ => ("", vec![], ""),
+    }
+}
+
+struct Row {
+    method: &'static str,
+    path: &'static str,
+    subject: &'static str,
+    statuses: Vec<u16>,
+}
+
+fn rows() -> Vec<Row> {
+    let row = |line: &'static str| {
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().unwrap();
+        let (method, path, subject) = (word(), word(), word());
+        let statuses: Vec<_> = words.map(|status| status.parse().unwrap()).collect();
+        assert_eq!(statuses.len(), WHO.len(), "{line}");
+        Row { method, path, subject, statuses }
+    };
+    RIGHTS.trim().lines().map(row).collect()
+}
+
+#[test]
+fn every_path_and_method_is_in_the_table() {
+    let listed: BTreeSet<_> = rows().into_iter().map(|row| (row.path, row.method)).collect();
+    let methods = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
+    let served: BTreeSet<_> = paths().flat_map(|path| methods.map(|method| (path, method))).collect();
+    assert_eq!(listed, served);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_may_do_what_the_table_says_however_a_name_is_spelled() {
+    let credentials: Vec<_> = WHO.map(credentials).into();
+    for Row { method, path, subject, statuses } in rows() {
+        let spellings: Vec<_> = match path.strip_suffix("{*path}") {
+            Some(root) => SAME.map(|name| format!("{root}{name}")).into(),
+            None => vec![path.to_owned()],
+        };
+        for spelling in &spellings {
+            for ((who, credentials), status) in WHO.iter().zip(&credentials).zip(&statuses) {
+                let fixture = guarded();
+                prepare(&fixture, subject).await;
+                let (query, mut headers, body) = asked(method, subject);
+                headers.extend(credentials.as_deref().map(|value| ("authorization", value)));
+                let before = fixture.upstream.counts();
+                let uri = format!("{spelling}{query}");
+                let response = fixture.respond(method, &uri, &headers, Body::from(body)).await;
+                let cell = format!("{method} {uri} {subject} by {who}");
+                assert_eq!(response.status(), *status, "{cell}");
+                let challenged = response.headers().contains_key("www-authenticate");
+                assert_eq!(challenged, matches!(status, 401 | 403), "{cell}");
+                if challenged || *status == 404 {
+                    let shown = response.headers().keys().any(|name| {
+                        let name = name.as_str();
+                        name.starts_with("stream-") || ["etag", "location", "last-modified"].contains(&name)
+                    });
+                    assert!(!shown, "{cell}: {:?}", response.headers());
+                }
+                let needs_no_look = *status == 401 && !["nobody", "basic"].contains(who);
+                if needs_no_look || (*status == 403 && method != "GET" && method != "HEAD" && method != "PUT") {
+                    assert_eq!(fixture.upstream.counts(), before, "{cell}: the store was asked");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_spelling_is_another_name_or_none() {
+    let who = ["all", "own", "elsewhere", "nobody"].map(credentials);
+    let fixture = guarded();
+    prepare(&fixture, "private").await;
+    for (name, statuses) in OTHERS {
+        for (credentials, status) in who.iter().zip(statuses) {
+            let headers: Vec<_> = credentials.as_deref().map(|value| ("authorization", value)).into_iter().collect();
+            let answer = fixture.send("GET", &format!("/v1/stream/{name}"), &headers, "").await;
+            assert_eq!(answer.status, status, "{name} {headers:?}");
+        }
+    }
+}
+
+/// Everything of a response that a client sees.
+async fn seen(fixture: &Fixture, method: &str, uri: &str, headers: &[(&str, &str)]) -> (u16, String, Vec<u8>) {
+    let response = fixture.respond(method, uri, headers, Body::empty()).await;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    let mut fields: Vec<_> = parts.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+    fields.sort();
+    (parts.status.as_u16(), fields.join("\n"), body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_seen_looks_like_what_is_not_there() {
+    let subjects = ["private", "missing", "native"];
+    let mut answers: HashMap<(&str, &str, &str), Vec<_>> = HashMap::new();
+    for subject in subjects {
+        let fixture = guarded();
+        prepare(&fixture, subject).await;
+        for who in ["nobody", "junk", "write", "elsewhere"] {
+            let bearer = credentials(who);
+            for query in ["", "?offset=now", "?offset=-1&live=sse", "?offset=now&live=long-poll", "?offset=5_5"] {
+                for condition in [None, Some(("if-none-match", "*"))] {
+                    let authorization = bearer.as_deref().map(|value| ("authorization", value));
+                    let headers: Vec<_> = authorization.into_iter().chain(condition).collect();
+                    let uri = format!("/v1/stream/chat/room/a%20b{query}");
+                    let method = if query.is_empty() && condition.is_none() { "HEAD" } else { "GET" };
+                    answers.entry((who, query, method)).or_default().push(seen(&fixture, method, &uri, &headers).await);
+                }
+            }
+        }
+    }
+    for (asked, answers) in answers {
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{asked:?}: {answers:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_that_is_not_there_looks_like_one_that_shows_nothing() {
+    let fixture = guarded();
+    prepare(&fixture, "private").await;
+    for who in ["nobody", "junk", "foreign"] {
+        let bearer = credentials(who);
+        let headers: Vec<_> = bearer.as_deref().map(|value| ("authorization", value)).into_iter().collect();
+        for method in ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"] {
+            let here = seen(&fixture, method, "/v1/stream/chat/room/a%20b", &headers).await;
+            let nowhere = seen(&fixture, method, "/v1/stream/nowhere/room/a%20b", &headers).await;
+            assert_eq!(here, nowhere, "{method} by {who}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_what_would_be_enough() {
+    let fixture = guarded();
+    let ask = async |method: &str, who: &str| {
+        let bearer = credentials(who);
+        let headers: Vec<_> = bearer.as_deref().map(|value| ("authorization", value)).into_iter().collect();
+        fixture.send(method, "/v1/stream/chat/room/s", &headers, "").await
+    };
+    let table = [
+        ("POST", "nobody", 401, "token_needed", "Bearer realm=\"tailwater\""),
+        (
+            "POST",
+            "expired",
+            401,
+            "token_refused",
+            "Bearer realm=\"tailwater\", error=\"invalid_token\", error_description=\"the token has expired\"",
+        ),
+        (
+            "POST",
+            "read",
+            403,
+            "scope_needed",
+            "Bearer realm=\"tailwater\", error=\"insufficient_scope\", scope=\"write\"",
+        ),
+        ("POST", "elsewhere", 403, "stream_not_allowed", "Bearer realm=\"tailwater\", error=\"insufficient_scope\""),
+        ("GET", "elsewhere", 404, "stream_not_found", ""),
+    ];
+    for (method, who, status, code, challenge) in table {
+        let answer = ask(method, who).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {who}");
+        assert_eq!(answer.header("www-authenticate"), challenge, "{method} {who}");
+    }
+    assert_eq!(ask("POST", "expired").await.json()["reason"], "expired");
+    assert_eq!(ask("POST", "read").await.json()["scope"], "write");
+    let bearer = credentials("all").unwrap();
+    let twice = [("authorization", bearer.as_str()), ("authorization", bearer.as_str())];
+    let answer = fixture.send("GET", "/v1/stream/chat/s", &twice, "").await;
+    assert_eq!((answer.status, answer.code().as_str()), (400, "repeated_header"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_as_visible_as_its_creator_or_its_project_says() {
+    let fixture = guarded();
+    let table = [
+        ("chat", None, "private", 401),
+        ("chat", Some("public"), "public", 200),
+        ("chat", Some("PRIVATE"), "private", 401),
+        ("wide", None, "public", 200),
+        ("wide", Some("private"), "private", 401),
+    ];
+    for (at, (project, declared, visibility, status)) in table.into_iter().enumerate() {
+        let bearer = format!("Bearer {}", token(project, "read write", None, 60));
+        let authorized = ("authorization", bearer.as_str());
+        let path = format!("/v1/stream/{project}/s{at}");
+        let mut headers = vec![authorized, ("content-type", "text/plain")];
+        headers.extend(declared.map(|declared| ("stream-visibility", declared)));
+        let created = fixture.send("PUT", &path, &headers, "a").await;
+        assert_eq!((created.status, created.header("stream-visibility")), (201, visibility));
+        assert_eq!(fixture.send("PUT", &path, &headers, "a").await.status, 200);
+        assert_eq!(fixture.send("HEAD", &path, &[authorized], "").await.header("stream-visibility"), visibility);
+        assert_eq!(fixture.send("GET", &path, &[], "").await.status, status, "{project} {declared:?}");
+        let other = if visibility == "public" { "private" } else { "public" };
+        let conflict = [authorized, ("content-type", "text/plain"), ("stream-visibility", other)];
+        let answer = fixture.send("PUT", &path, &conflict, "a").await;
+        assert_eq!((answer.status, answer.code().as_str()), (409, "visibility_conflict"));
+        let nonsense = [authorized, ("stream-visibility", "hidden")];
+        let answer = fixture.send("PUT", &format!("{path}x"), &nonsense, "").await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_visibility"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn caches_keep_what_is_public_and_know_what_an_answer_depends_on() {
+    let fixture = guarded();
+    let write = format!("Bearer {}", token("shared", "write", None, 60));
+    let read = ("authorization", write.as_str());
+    for visibility in ["public", "private"] {
+        let headers = [read, ("content-type", "text/plain"), ("stream-visibility", visibility)];
+        fixture.send("PUT", &format!("/v1/stream/shared/{visibility}"), &headers, "a").await;
+    }
+    let vary = |answer: &crate::fixture::Answer| {
+        let mut names: Vec<_> = answer.headers.get_all("vary").iter().map(|v| v.to_str().unwrap().to_owned()).collect();
+        names.sort();
+        names.join(", ")
+    };
+    let public = fixture.send("GET", "/v1/stream/shared/public", &[], "").await;
+    assert_eq!(public.header("cache-control"), "public, max-age=60, stale-while-revalidate=300");
+    assert_eq!(vary(&public), "origin", "the same for everybody");
+    let private = fixture.send("GET", "/v1/stream/shared/private", &[read], "").await;
+    assert_eq!(private.header("cache-control"), "private, max-age=60, stale-while-revalidate=300");
+    assert_eq!(vary(&private), "authorization, origin");
+    let known = [read, ("if-none-match", private.header("etag"))];
+    let unchanged = fixture.send("GET", "/v1/stream/shared/private", &known, "").await;
+    assert_eq!((unchanged.status, vary(&unchanged).as_str()), (304, "authorization, origin"));
+    let refused =
+        fixture.send("GET", "/v1/stream/shared/private", &[("if-none-match", private.header("etag"))], "").await;
+    assert_eq!((refused.status, refused.header("etag"), refused.header("cache-control")), (401, "", "no-store"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_other_origins_see_what_the_project_lets_them_see() {
+    let fixture = guarded();
+    let app = "https://app.example";
+    // The project, the origin, and what is allowed.
+    let table = [
+        ("chat", Some(app), ""),
+        ("nowhere", Some(app), ""),
+        ("shared", Some(app), app),
+        ("shared", Some("http://localhost:3000"), "http://localhost:3000"),
+        ("shared", Some("https://evil.example"), ""),
+        ("shared", Some("null"), ""),
+        ("shared", None, ""),
+        ("wide", Some("https://evil.example"), "*"),
+        ("wide", None, "*"),
+    ];
+    for (project, origin, allowed) in table {
+        let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        for method in ["OPTIONS", "GET", "POST"] {
+            let path = format!("/v1/stream/{project}/s");
+            let answer = fixture.send(method, &path, &headers, "").await;
+            assert_eq!(answer.header("access-control-allow-origin"), allowed, "{method} {project} {origin:?}");
+            let varies = answer.headers.get_all("vary").iter().any(|value| value == "origin");
+            assert_eq!(varies, allowed != "*", "{method} {project} {origin:?}");
+            let is_preflight = method == "OPTIONS" && !allowed.is_empty();
+            assert_eq!(answer.header("access-control-max-age"), if is_preflight { "7200" } else { "" });
+            assert_eq!(answer.header("access-control-allow-methods").is_empty(), !is_preflight);
+        }
+    }
+    let twice = [("origin", app), ("origin", app)];
+    let answer = fixture.send("GET", "/v1/stream/shared/s", &twice, "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "");
+    let answer = fixture.send("GET", "/health", &[("origin", app)], "").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, ""));
+}

@@ -9,6 +9,7 @@
 //! - [`descriptors`]: how many files may be open.
 //! - [`store`]: opening the store.
 //! - [`serve`]: running until told to stop.
+//! - [`trust`]: making and looking at projects and tokens.
 
 mod config;
 mod descriptors;
@@ -17,6 +18,7 @@ mod memory;
 mod serve;
 mod settings;
 mod store;
+mod trust;
 
 use std::{collections::BTreeMap, env, fmt::Display, fs, io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -28,6 +30,7 @@ use crate::{
     descriptors::Descriptors,
     foreign::Foreign,
     settings::{CONFIG_ENV, ENV_PREFIX, Layer, LogFormat, ServeSettings, Sources, StoreSettings},
+    trust::{ProjectCommand, TokenCommand},
 };
 
 #[global_allocator]
@@ -58,6 +61,12 @@ enum Command {
     Dev(Layered<ServeSettings>),
     /// Run the embedded store alone, for other gateways to use
     Store(Layered<StoreSettings>),
+    /// Make projects and look at them
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Make tokens and look into them
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// What was given, from everywhere.
@@ -98,6 +107,8 @@ fn main() -> ExitCode {
             run_gateway(layered, Flavour::Dev)
         }
         Command::Store(layered) => run_store(layered),
+        Command::Project(command) => tell(command.run()),
+        Command::Token(command) => tell(command.run()),
     }
 }
 
@@ -157,6 +168,14 @@ fn run(log: &Log, unknown: &[String], task: impl Future<Output = anyhow::Result<
             complain(&in_full(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How a command ends that only says something.
+fn tell(said: anyhow::Result<()>) -> ExitCode {
+    match said {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => misconfigured(&in_full(&error)),
     }
 }
 

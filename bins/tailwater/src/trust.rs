@@ -212,7 +212,7 @@ fn line_of(project: &Project) -> String {
 }
 
 fn name_of(key: &Key) -> String {
-    format!("{}({:?})", key.id().map_or("-", KeyId::as_str), key.algorithm())
+    format!("{}({})", key.id().map_or("-", KeyId::as_str), key.algorithm())
 }
 
 /// What a token says. Of its signature only whether it is one.
@@ -300,8 +300,8 @@ mod tests {
         let listed = listed(&read(&file).unwrap());
         assert_eq!(
             listed,
-            "a: public; keys 1(Hs256); origins https://a.example; 0 tokens revoked\n\
-             b: private; keys 1(Hs256); origins none; 0 tokens revoked\n"
+            "a: public; keys 1(HS256); origins https://a.example; 0 tokens revoked\n\
+             b: private; keys 1(HS256); origins none; 0 tokens revoked\n"
         );
         for wrong in [&["admin"][..], &["a\"b"], &["a", "--origin", "a.example"], &["a", "--key-id", "a b"]] {
             assert!(project(wrong).table().is_err(), "{wrong:?}");

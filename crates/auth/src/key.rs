@@ -82,7 +82,7 @@ pub enum KeyError {
     #[error("this is no private key for RS256, ES256 or EdDSA: PEM, PKCS#8, `BEGIN PRIVATE KEY`")]
     NotPrivate,
     /// It is a key of another algorithm.
-    #[error("this is a key for {found:?}, not for {declared:?}")]
+    #[error("this is a key for {found}, not for {declared}")]
     Mismatch {
         /// What it was said to be for.
         declared: Algorithm,
@@ -101,6 +101,20 @@ pub enum KeyError {
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Hs256, Self::Rs256, Self::Es256, Self::EdDsa];
+
+    /// How tokens spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
     /// Whether the same key signs and verifies.
     #[must_use]
     pub fn is_symmetric(self) -> bool {
@@ -266,6 +280,12 @@ impl fmt::Debug for Key {
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey").field("id", &self.id).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

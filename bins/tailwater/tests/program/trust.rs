@@ -95,7 +95,7 @@ fn a_token_is_looked_into_without_being_on_a_command_line() {
     assert_eq!(shown.code, Some(0), "{shown:?}");
     assert!(shown.stdout.contains("\"scope\": \"manage\"") && shown.stdout.contains("it counts for"), "{shown:?}");
     let listed = run(command(directory, ["project", "list", "projects.toml"]));
-    assert_eq!(listed.stdout, "chat: private; keys 1(Hs256); origins none; 0 tokens revoked\n");
+    assert_eq!(listed.stdout, "chat: private; keys 1(HS256); origins none; 0 tokens revoked\n");
     let wrong = run(command(directory, ["project", "list", "token"]));
     assert_eq!(wrong.code, Some(64));
     assert!(!wrong.stderr.contains(token.rsplit_once('.').unwrap().1), "{wrong:?}");

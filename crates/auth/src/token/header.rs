@@ -80,13 +80,8 @@ impl Header {
 
     /// The algorithm, by its exact name.
     pub(crate) fn algorithm(&self) -> Option<Algorithm> {
-        match self.alg.as_deref()? {
-            "HS256" => Some(Algorithm::Hs256),
-            "RS256" => Some(Algorithm::Rs256),
-            "ES256" => Some(Algorithm::Es256),
-            "EdDSA" => Some(Algorithm::EdDsa),
-            _ => None,
-        }
+        let named = self.alg.as_deref()?;
+        Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == named)
     }
 
     pub(crate) fn key_id(&self) -> Option<&str> {

@@ -354,6 +354,32 @@ async fn a_project_that_is_not_there_looks_like_one_that_shows_nothing() {
     }
 }
 
+/// A body is read as the source's content type has it, where the fork names none.
+#[tokio::test(start_paused = true)]
+async fn a_fork_with_a_body_does_not_tell_what_its_source_is() {
+    let fixture = guarded();
+    for project in ["chat", "other"] {
+        let bearer = format!("Bearer {}", token(project, "write", None, 60));
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        assert_eq!(fixture.send("PUT", &format!("/v1/stream/{project}/json"), &headers, "[1]").await.status, 201);
+    }
+    let table = [
+        ("all", "/v1/stream/other/json", 404, "fork_source_not_found"),
+        ("all", "/v1/stream/other/nowhere", 404, "fork_source_not_found"),
+        ("own", "/v1/stream/chat/json", 404, "fork_source_not_found"),
+        ("own", "/v1/stream/chat/nowhere", 404, "fork_source_not_found"),
+        ("write", "/v1/stream/chat/json", 403, "scope_needed"),
+        ("write", "/v1/stream/chat/nowhere", 403, "scope_needed"),
+        ("all", "/v1/stream/chat/json", 400, "invalid_json"),
+    ];
+    for (who, source, status, code) in table {
+        let bearer = credentials(who).unwrap();
+        let headers = [("authorization", bearer.as_str()), ("stream-forked-from", source)];
+        let answer = fixture.send("PUT", "/v1/stream/chat/room/fork", &headers, "{").await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{who} {source}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_says_what_would_be_enough() {
     let fixture = guarded();

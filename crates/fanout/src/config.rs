@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tailwater_protocol::ContentType;
 
-use crate::budget::Budget;
+use crate::{budget::Budget, chance::Chance, clock::MachineClock};
 
 /// The settings of the fan-out.
 #[derive(Debug, Clone)]
@@ -38,6 +38,10 @@ pub struct Config {
     pub settle: Duration,
     /// How native streams are served.
     pub native_content_type: ContentType,
+    /// Where random numbers come from.
+    pub chance: Chance,
+    /// What this machine takes the time for, until the store has told its own.
+    pub machine_clock: MachineClock,
 }
 
 impl Config {
@@ -59,6 +63,8 @@ impl Config {
             max_waiting_requests: 32_768,
             settle: Duration::from_secs(10),
             native_content_type: ContentType::default_binary(),
+            chance: Chance::default(),
+            machine_clock: MachineClock::default(),
         }
     }
 }

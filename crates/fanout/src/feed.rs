@@ -8,7 +8,7 @@
 //! and what is idle does not keep what the busy ones need.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -77,7 +77,7 @@ pub struct RingPool {
     limit: usize,
     used: AtomicUsize,
     ids: AtomicU64,
-    feeds: Mutex<HashMap<u64, Weak<Feed>>>,
+    feeds: Mutex<BTreeMap<u64, Weak<Feed>>>,
     gauge: IntGauge,
 }
 
@@ -237,7 +237,7 @@ impl RingPool {
         Arc::new(Self { limit, used, ids, feeds: Mutex::default(), gauge })
     }
 
-    fn feeds(&self) -> MutexGuard<'_, HashMap<u64, Weak<Feed>>> {
+    fn feeds(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Feed>>> {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

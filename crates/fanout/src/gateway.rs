@@ -115,7 +115,7 @@ impl Gateway {
     pub async fn create(&self, key: &StreamKey, create: Create) -> Result<Created, OpError> {
         let Some(fork) = create.fork.clone() else {
             let open = Open {
-                incarnation: rand::random(),
+                incarnation: self.inner.config.chance.number(),
                 content_type: create.content_type.clone().unwrap_or_else(ContentType::default_binary),
                 lifetime: create.lifetime.unwrap_or(Lifetime::Forever),
                 visibility: create.visibility,

@@ -15,7 +15,8 @@
 //! | `history` | older ranges, in chunks that all readers share |
 //! | `logread`, `settle` | one log read; one append until its fate is known |
 //! | `sweep` | streams to be looked after although nobody asks for them |
-//! | `clock` | the store's present |
+//! | `clock` | the store's present, and the machine's |
+//! | `chance` | random numbers |
 //! | `budget` | one budget of memory, and its shares |
 //! | `workbench` | parts of the inside, for who measures them |
 //! | `config`, `metrics` | what an operator turns and sees |
@@ -33,6 +34,7 @@
 mod actor;
 mod batch;
 mod budget;
+mod chance;
 mod clock;
 mod config;
 mod feed;
@@ -51,6 +53,8 @@ mod sweep;
 pub mod workbench;
 
 pub use budget::Budget;
+pub use chance::Chance;
+pub use clock::MachineClock;
 pub use config::Config;
 pub use gateway::{Gateway, Seed};
 pub use metrics::{Metrics, ShardMetrics};

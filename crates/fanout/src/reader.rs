@@ -23,7 +23,6 @@ use crate::{
     gateway::Gateway,
     history::{Hole, Window},
     ops::{Head, OpError},
-    settle::jittered,
     shard::{Resume, Seat, Stands},
 };
 
@@ -333,7 +332,7 @@ impl Reader {
             Err(OpError::Misplaced(Misplaced::Gone { earliest })) => return Some(Event::Reset { earliest }),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "history could not be read; trying again");
-                sleep(jittered(SESSION_RETRY)).await;
+                sleep(self.gateway.config().chance.jittered(SESSION_RETRY)).await;
                 return None;
             }
             Err(error) => return Some(Event::Failed(error)),
@@ -381,7 +380,7 @@ impl Reader {
             Err(OpError::Draining) => Some(Event::Failed(OpError::Draining)),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "joining failed; trying again");
-                sleep(jittered(SESSION_RETRY)).await;
+                sleep(self.gateway.config().chance.jittered(SESSION_RETRY)).await;
                 None
             }
             Err(error) => Some(Event::Failed(error)),

@@ -12,6 +12,8 @@ use tailwater_upstream::{Append, AppendAck, AppendError, Fate, Position, StreamK
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    chance::Chance,
+    config::Config,
     logread::{LogReader, append_within},
     ops::OpError,
 };
@@ -48,6 +50,20 @@ pub(crate) struct Attempt {
     /// Where the log ended when the plan was made: the batch can only stand behind it.
     from: u64,
     deadline: Instant,
+    chance: Chance,
+}
+
+/// How patiently the fate of an append is looked into.
+#[derive(Debug, Clone)]
+pub(crate) struct Patience {
+    within: Duration,
+    chance: Chance,
+}
+
+impl From<&Arc<Config>> for Patience {
+    fn from(config: &Arc<Config>) -> Self {
+        Self { within: config.settle, chance: config.chance.clone() }
+    }
 }
 
 impl Attempt {
@@ -55,9 +71,8 @@ impl Attempt {
         upstream: Arc<dyn Upstream>,
         key: StreamKey,
         plan: Plan,
-        token: Token,
-        next: u64,
-        within: Duration,
+        (token, next): (Token, u64),
+        Patience { within, chance }: Patience,
     ) -> Self {
         let match_seq = match plan.condition {
             Condition::Token => None,
@@ -65,7 +80,7 @@ impl Attempt {
         };
         let append = Append { records: plan.records, match_seq, token: Some(token.to_string()) };
         let deadline = Instant::now() + within;
-        Self { upstream, key, append, batch: plan.batch, token, from: next, deadline }
+        Self { upstream, key, append, batch: plan.batch, token, from: next, deadline, chance }
     }
 
     /// Appends, and settles what is not known at once.
@@ -93,7 +108,7 @@ impl Attempt {
 
     async fn send_again(&self) -> Settled {
         while self.has_time() {
-            sleep(jittered(PAUSE)).await;
+            sleep(self.chance.jittered(PAUSE)).await;
             match self.try_once().await {
                 Ok(ack) => return Settled::Landed(ack),
                 Err(AppendError::SeqMismatch { .. } | AppendError::TokenMismatch { .. }) => {
@@ -106,12 +121,12 @@ impl Attempt {
     }
 
     async fn move_token(&self) -> Settled {
-        let Some(moved) = self.token.with_turn(rand::random()) else {
+        let Some(moved) = self.token.with_turn(self.chance.number()) else {
             // Without a token of ours nothing can refuse the late attempt.
             return Settled::Unknown;
         };
         while self.has_time() {
-            sleep(jittered(PAUSE)).await;
+            sleep(self.chance.jittered(PAUSE)).await;
             let fence = vec![NewRecord::fence(&moved.to_string())];
             let append = Append { records: fence, match_seq: None, token: self.append.token.clone() };
             match append_within(ONE_TRY, self.upstream.append(&self.key, append)).await {
@@ -146,7 +161,7 @@ impl Attempt {
                     end: position(&records[last].record, 1),
                 });
             }
-            sleep(jittered(PAUSE)).await;
+            sleep(self.chance.jittered(PAUSE)).await;
         }
         Settled::Unknown
     }
@@ -158,11 +173,6 @@ impl Attempt {
 
 fn position(record: &tailwater_log::Record, after: u64) -> Position {
     Position { seq: record.seq + after, timestamp: record.timestamp }
-}
-
-/// Between half and all of a pause again as much, so that pods do not move in step.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + rand::random::<f64>())
 }
 
 /// What a settled append that is known not to have landed tells a client.

@@ -23,6 +23,7 @@ use self::{
 };
 use super::{Actor, Done, Reply, answer};
 use crate::{
+    chance::Chance,
     config::MAX_TRIES,
     metrics::Limit,
     ops::{Appended, Created, Head, OpError, Post},
@@ -129,7 +130,7 @@ pub(super) enum Wrote {
 }
 
 impl Writes {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(chance: &Chance) -> Self {
         Self {
             queue: VecDeque::new(),
             in_flight: false,
@@ -137,9 +138,9 @@ impl Writes {
             turn_until: None,
             races: 0,
             after: Vec::new(),
-            writer: rand::random(),
+            writer: chance.number(),
             counter: 0,
-            incarnation: rand::random(),
+            incarnation: chance.number(),
         }
     }
 
@@ -468,7 +469,7 @@ impl Actor {
             Mark::Checkpoint => Ok(plan_checkpoint(state, batch)),
             Mark::Trim => Ok(plan_trim(state).map(|trim| single(trim, batch))),
             Mark::Turn => {
-                let moved = state.token().with_turn(rand::random());
+                let moved = state.token().with_turn(self.seed.config.chance.number());
                 Ok(moved.map(|token| single(NewRecord::fence(&token.to_string()), batch)))
             }
         };
@@ -527,7 +528,7 @@ impl Actor {
 
     fn attempt(&self, plan: Plan, token: Token, next: u64) -> Attempt {
         let upstream = Arc::clone(&self.seed.upstream);
-        Attempt::new(upstream, self.seed.key.clone(), plan, token, next, self.seed.config.settle)
+        Attempt::new(upstream, self.seed.key.clone(), plan, (token, next), (&self.seed.config).into())
     }
 }
 

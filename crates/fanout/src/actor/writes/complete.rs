@@ -12,7 +12,7 @@ use crate::{
     config::{LOST_RACES, MAX_TRIES, TURN},
     metrics::WriteOutcome,
     ops::{Appended, Created, Head, OpError},
-    settle::{Settled, failed, jittered},
+    settle::{Settled, failed},
     sweep::Listing,
 };
 
@@ -189,7 +189,7 @@ impl Actor {
         self.seed.metrics.wrote(WriteOutcome::Refused);
         let turn_moved = token.is_some_and(|token| self.state.token().differs_only_in_turn(token));
         if turn_moved {
-            self.writes.turn_until = Some(Instant::now() + jittered(TURN));
+            self.writes.turn_until = Some(Instant::now() + self.seed.config.chance.jittered(TURN));
         }
         if condition == Condition::TokenAndPosition && token.is_none() {
             self.writes.races += 1;

@@ -15,7 +15,7 @@ use super::{AppendWrite, Planned, Write, WriteKind, Wrote};
 use crate::{
     actor::{Actor, Done},
     ops::OpError,
-    settle::{Attempt, Settled, failed},
+    settle::{Attempt, Patience, Settled, failed},
 };
 
 /// A large body whose pieces are in the log.
@@ -53,14 +53,14 @@ impl Actor {
             WriteKind::Mark(_) => return,
         };
         let whole = join(content, kind);
-        let body: u64 = rand::random();
+        let body = self.seed.config.chance.number();
         let plans: Vec<Plan> = pieces(&whole).enumerate().map(|(n, bytes)| self.plan_piece(body, n, bytes)).collect();
         let attempts = Pieces {
             upstream: Arc::clone(&self.seed.upstream),
             key: self.seed.key.clone(),
             token: self.state.token().clone(),
             next: self.state.next(),
-            within: self.seed.config.settle,
+            patience: (&self.seed.config).into(),
         };
         self.writes.in_flight = true;
         self.start(async move {
@@ -118,7 +118,7 @@ struct Pieces {
     key: StreamKey,
     token: Token,
     next: u64,
-    within: std::time::Duration,
+    patience: Patience,
 }
 
 impl Pieces {
@@ -142,7 +142,8 @@ impl Pieces {
         loop {
             let upstream = Arc::clone(&self.upstream);
             let token = self.token.clone();
-            let attempt = Attempt::new(upstream, self.key.clone(), plan.clone(), token, self.next, self.within);
+            let attempt =
+                Attempt::new(upstream, self.key.clone(), plan.clone(), (token, self.next), self.patience.clone());
             match attempt.run().await {
                 Settled::Landed(ack) => return Ok(ack),
                 Settled::Refused { token: Some(token) } if self.token.differs_only_in_turn(&token) => {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use object_store::local::LocalFileSystem;
 use tailwater_s2::{
     EmbeddedStore, EmbeddedStoreConfig, EmbeddedStoreError, Exposure, S2Upstream, Storage, StoreEnd, StoreObserver,
@@ -179,6 +180,50 @@ async fn a_session_outlives_a_restart_of_the_store() {
     let (h, ()) = tokio::join!(restart, follower.until_caught_up_at(3));
     assert_eq!(bodies(&follower.records), ["a", "b", "c"]);
     assert_eq!(follower.stalls, 1, "the session says that it has lost its connection");
+    h.store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_looked_for_by_one_and_not_by_all_who_wait() {
+    const SESSIONS: usize = 100;
+    let directory = tempfile::tempdir().unwrap();
+    let storage = || Storage::Directory(directory.path().to_owned());
+    let h = Harness::with(exposed(storage(), loopback(), None)).await;
+    let proxy = Proxy::to(h.store.exposed_addr().unwrap()).await;
+    let (registry, meter) = meter();
+    let guest = S2Upstream::new(config_to(&format!("http://{}", proxy.addr)), meter).unwrap();
+    guest.append(&key(), messages(&["a"])).await.unwrap();
+    let mut followers = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut follower = Follower::new(guest.read_session(&key(), 0).await.unwrap());
+        follower.until_caught_up_at(1).await;
+        followers.push(follower);
+    }
+    let restart = async {
+        h.store.shutdown().await.unwrap();
+        eventually("a read is refused and not sent", || async {
+            let refused = guest.read(&key(), ReadFrom::Seq(0), 1).await;
+            matches!(refused, Err(ReadError::Busy { retry_after: Some(_) }))
+        })
+        .await;
+        assert!(guest.append(&key(), messages(&["lost"])).await.is_err(), "appends find out by themselves");
+        let h = Harness::with(exposed(storage(), loopback(), None)).await;
+        proxy.target.send_replace(h.store.exposed_addr().unwrap());
+        h.append(&key(), messages(&["b"])).await.unwrap();
+        h
+    };
+    let following = join_all(followers.iter_mut().map(|follower| follower.until_caught_up_at(2)));
+    let (h, _) = tokio::join!(restart, following);
+    assert!(followers.iter().all(|follower| bodies(&follower.records) == ["a", "b"] && follower.stalls == 1));
+    eventually("nothing is held back any more", || async { guest.suspended().is_none() }).await;
+    let failed: f64 = registry
+        .gather()
+        .iter()
+        .filter(|family| family.name() == "tailwater_upstream_errors_total")
+        .flat_map(|family| family.get_metric().iter().map(|metric| metric.get_counter().value()))
+        .sum();
+    // Each has lost its connection, and may have looked for another twice before it was known that there is none.
+    assert!(failed <= 3.0 * SESSIONS as f64 + 50.0, "{failed}");
     h.store.shutdown().await.unwrap();
 }
 

@@ -81,7 +81,8 @@ pub(crate) const MAILBOX: usize = 256;
 pub(crate) const DOORBELL: usize = 64;
 /// How long to wait before a session that could not be opened, or broke, is tried again.
 pub(crate) const SESSION_RETRY: Duration = Duration::from_millis(500);
-/// How long a tail check, an activation or a history read may take before the store counts as away.
+/// How long a tail check, an activation or a history read may take before the store counts as away, and for how long who
+/// wants to follow a stream waits for a store that does.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a present tail may be ahead of the read session before the gap is read instead.
 pub(crate) const SESSION_LAG: Duration = Duration::from_millis(250);
@@ -91,5 +92,7 @@ pub(crate) const LOST_RACES: u32 = 3;
 pub(crate) const TURN: Duration = Duration::from_millis(100);
 /// How often a write is decided again before its client is told to come back.
 pub(crate) const MAX_TRIES: u32 = 50;
+/// How long to wait, before jitter, until a mark for a lifetime is tried again that the store would not take.
+pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a stream with live readers looks at its lifetime.
 pub(crate) const TICK: Duration = Duration::from_millis(500);

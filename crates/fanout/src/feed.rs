@@ -50,6 +50,7 @@ pub(crate) trait Listener: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     alive: AtomicBool,
+    lost: AtomicBool,
     rung: AtomicU64,
 }
 
@@ -89,6 +90,18 @@ impl Pulse {
 
     pub(crate) fn set_alive(&self, alive: bool) {
         self.alive.store(alive, Ordering::Release);
+        self.lost.store(false, Ordering::Release);
+    }
+
+    /// Whether there was a session and it has lost its connection: the store may be away, and whoever left now might not
+    /// be let in again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_lost(&self) {
+        self.alive.store(false, Ordering::Release);
+        self.lost.store(true, Ordering::Release);
     }
 
     /// The position behind all that has been rung for.

@@ -14,15 +14,18 @@ use std::sync::{
 use dashmap::{DashMap, Entry};
 use tailwater_log::{Content, CreateRequest, DeclaredConfig, Misplaced, Open, Place, Presence, Refusal, StreamState};
 use tailwater_protocol::{ContentType, Lifetime, ReadOffset};
-use tailwater_upstream::{StreamKey, Upstream};
-use tokio::sync::{mpsc, oneshot};
+use tailwater_upstream::{StreamKey, Traffic, Upstream};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
     actor::{self, Answer, Arrival, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
     clock::StoreClock,
-    config::Config,
+    config::{Config, READ_TIMEOUT},
     feed::RingPool,
     history::{History, HistoryCache, Hole, Window, Windows},
     metrics::{Limit, Metrics},
@@ -226,14 +229,27 @@ impl Gateway {
         view.tail()
     }
 
-    /// GET with `live`: joins the stream.
+    /// GET with `live`: joins the stream. While the store is left alone, it waits for it for a while: who wants to follow
+    /// has time, and would only come again and again.
     pub async fn follow(&self, key: &StreamKey, from: ReadOffset) -> Result<Reader, OpError> {
+        match Reader::join(self.clone(), key.clone(), from).await {
+            Err(OpError::Unavailable { retry_after, .. }) if retry_after.is_some() || self.suspended().is_some() => {}
+            joined => return joined,
+        }
+        // Whether it is back or not, the second answer says.
+        drop(timeout(READ_TIMEOUT, self.inner.upstream.reachable(key)).await);
         Reader::join(self.clone(), key.clone(), from).await
     }
 
     /// Whether the store answers.
     pub async fn ready(&self, within: std::time::Duration) -> Result<(), OpError> {
         Ok(self.inner.upstream.ready(within).await?)
+    }
+
+    /// What is not sent to the store for now, because it did not answer.
+    #[must_use]
+    pub fn suspended(&self) -> Option<Traffic> {
+        self.inner.upstream.suspended()
     }
 
     async fn look(&self, key: &StreamKey, at: LookAt) -> Result<Look, OpError> {

@@ -60,4 +60,6 @@ pub use gateway::{Gateway, Seed};
 pub use metrics::{Metrics, ShardMetrics};
 pub use ops::{Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, OpError, Page, Post};
 pub use reader::{Delivery, Event, Reader};
-pub use shard::{Arrival, Departure, End, Loss, Moment, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants};
+pub use shard::{
+    Arrival, Departure, End, Loss, Moment, STAY, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants,
+};

@@ -166,6 +166,16 @@ impl Reader {
         }
     }
 
+    /// Whether its stream's session has lost its connection, or it cannot go on for want of the store: whoever left now
+    /// might not be let in again.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        match &self.feed {
+            Feed::Live(live) => live.shown.pulse().is_lost(),
+            Feed::Behind { .. } | Feed::Joining => self.gateway.upstream().suspended().is_some(),
+        }
+    }
+
     /// A reader that left its shard: it joins again where it stands.
     #[must_use]
     pub fn resume(gateway: Gateway, stands: &Stands) -> Self {
@@ -332,7 +342,7 @@ impl Reader {
             Err(OpError::Misplaced(Misplaced::Gone { earliest })) => return Some(Event::Reset { earliest }),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "history could not be read; trying again");
-                sleep(self.gateway.config().chance.jittered(SESSION_RETRY)).await;
+                self.wait_for_the_store().await;
                 return None;
             }
             Err(error) => return Some(Event::Failed(error)),
@@ -380,7 +390,7 @@ impl Reader {
             Err(OpError::Draining) => Some(Event::Failed(OpError::Draining)),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "joining failed; trying again");
-                sleep(self.gateway.config().chance.jittered(SESSION_RETRY)).await;
+                self.wait_for_the_store().await;
                 None
             }
             Err(error) => Some(Event::Failed(error)),
@@ -389,6 +399,13 @@ impl Reader {
 }
 
 impl Reader {
+    /// Waits until another try makes sense. There are many readers, and a store that is away is not to be looked for by
+    /// each of them.
+    async fn wait_for_the_store(&self) {
+        self.gateway.upstream().reachable(&self.key).await;
+        sleep(self.gateway.config().chance.jittered(SESSION_RETRY)).await;
+    }
+
     /// Whether a stream of this name is still the one that is being read.
     fn goes_on_in(&self, view: &StreamState) -> bool {
         match (self.life, view.incarnation()) {

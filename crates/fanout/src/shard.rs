@@ -61,6 +61,8 @@ const TURNS: usize = 4;
 const MAX_UNREAD: usize = 16 * 1024;
 /// Into how many parts a sweep over all slots is cut, one for each tick.
 const PARTS: usize = 8;
+/// Between these a response lasts on that should end while its stream's session has lost its connection.
+pub const STAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 /// How often the time is looked at. A sweep takes eight ticks: a deadline is kept to a quarter of a second.
 pub const TICK: Duration = Duration::from_millis(31);
 
@@ -420,9 +422,10 @@ impl<S: Read + Write, L> Shard<S, L> {
         if slot.wants == Wants::Answer {
             return self.look_after_parked(id, millis);
         }
-        if millis >= slot.ends_at {
+        if millis >= slot.ends_at && !self.stays(id, millis) {
             return self.end_with_retry(id, now);
         }
+        let slot = &self.slots[id];
         if !slot.is_current() {
             self.attend(id, now);
         }
@@ -431,6 +434,18 @@ impl<S: Read + Write, L> Shard<S, L> {
             let is_alive = self.lines[slot.line].feed.pulse().is_alive();
             self.say(id, if is_alive { self.what_to_say(id) } else { Says::More }, now);
         }
+    }
+
+    /// Whether a response lasts on although its time is over, because its session has lost its connection: while the store
+    /// is away its reader would not be let in again. When it is back, they do not all leave at once.
+    fn stays(&mut self, id: SlotId, millis: u64) -> bool {
+        let slot = &mut self.slots[id];
+        let stays = self.drain.is_none() && self.lines[slot.line].feed.pulse().is_lost();
+        if stays {
+            let (least, most) = (whole_millis(STAY.0), whole_millis(STAY.1));
+            slot.ends_at = millis + least + (self.config.random)() % (most - least);
+        }
+        stays
     }
 
     /// The response has lasted as long as it may.

@@ -168,7 +168,7 @@ impl Live {
 
     fn break_session(&mut self) {
         self.session = Session::Broken(Instant::now() + self.chance.jittered(SESSION_RETRY));
-        self.feed.pulse().set_alive(false);
+        self.feed.pulse().set_lost();
     }
 }
 
@@ -255,10 +255,8 @@ impl Actor {
 
     pub(super) fn on_session(&mut self, event: Option<LogEvent>) {
         match event {
-            Some(LogEvent::Records(records)) => {
-                self.live.feed.pulse().set_alive(true);
-                self.ingest(records);
-            }
+            // There may be more behind them: it is fresh once it has caught up.
+            Some(LogEvent::Records(records)) => self.ingest(records),
             Some(LogEvent::CaughtUp(tail)) => {
                 self.live.feed.pulse().set_alive(true);
                 if tail > self.state.next() {
@@ -266,7 +264,7 @@ impl Actor {
                     self.reset();
                 }
             }
-            Some(LogEvent::Stalled) => self.live.feed.pulse().set_alive(false),
+            Some(LogEvent::Stalled) => self.live.feed.pulse().set_lost(),
             Some(LogEvent::Ended(error)) => {
                 debug!(stream = %self.seed.key, %error, "the read session ended");
                 self.live.break_session();

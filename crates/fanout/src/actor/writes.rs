@@ -241,6 +241,19 @@ impl Write {
         Self { kind, fresh, tries: 0 }
     }
 
+    /// Whether somebody waits to be told what became of it. Nobody says so of a mark that is the actor's own, but what is
+    /// asked next may depend on it.
+    fn is_awaited(&self) -> bool {
+        match &self.kind {
+            WriteKind::Append(write) => !write.reply.is_closed(),
+            WriteKind::Create(write) => !write.reply.is_closed(),
+            WriteKind::Mark(Mark::Delete(reply) | Mark::Refer { reply, .. } | Mark::Release { reply, .. }) => {
+                !reply.is_closed()
+            }
+            WriteKind::Mark(Mark::Expire | Mark::Touch | Mark::Checkpoint | Mark::Trim | Mark::Turn) => true,
+        }
+    }
+
     fn fail(self, error: &OpError) {
         match self.kind {
             WriteKind::Append(write) => answer(write.reply, Err(error.again())),
@@ -521,7 +534,7 @@ impl Actor {
         let (records, condition) = (plan.records.clone(), plan.condition);
         let attempt = self.attempt(plan, self.state.token().clone(), self.state.next());
         self.start(async move {
-            let settled = attempt.run().await;
+            let settled = attempt.run(&|| writes.iter().any(|(write, _)| write.is_awaited())).await;
             Done::Wrote(Box::new(Wrote::Batch { writes, records, condition, settled }))
         });
     }

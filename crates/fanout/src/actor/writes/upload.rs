@@ -64,7 +64,7 @@ impl Actor {
         };
         self.writes.in_flight = true;
         self.start(async move {
-            let (acks, failure) = attempts.run(plans).await;
+            let (acks, failure) = attempts.run(plans, &|| write.is_awaited()).await;
             let uploaded = Uploaded { body, whole, acks, failure };
             Done::Wrote(Box::new(Wrote::Pieces { write, uploaded }))
         });
@@ -122,11 +122,15 @@ struct Pieces {
 }
 
 impl Pieces {
-    async fn run(mut self, plans: Vec<Plan>) -> (Vec<(NewRecord, AppendAck)>, Option<Settled>) {
+    async fn run(
+        mut self,
+        plans: Vec<Plan>,
+        is_awaited: &(dyn Fn() -> bool + Send + Sync),
+    ) -> (Vec<(NewRecord, AppendAck)>, Option<Settled>) {
         let mut acks = Vec::with_capacity(plans.len());
         for plan in plans {
             let record = plan.records[0].clone();
-            match self.append(plan).await {
+            match self.append(plan, is_awaited).await {
                 Ok(ack) => {
                     self.next = ack.end.seq;
                     acks.push((record, ack));
@@ -138,13 +142,17 @@ impl Pieces {
     }
 
     /// A moved turn does not matter to a piece: it goes on with the new token.
-    async fn append(&mut self, plan: Plan) -> Result<AppendAck, Settled> {
+    async fn append(
+        &mut self,
+        plan: Plan,
+        is_awaited: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<AppendAck, Settled> {
         loop {
             let upstream = Arc::clone(&self.upstream);
             let token = self.token.clone();
             let attempt =
                 Attempt::new(upstream, self.key.clone(), plan.clone(), (token, self.next), self.patience.clone());
-            match attempt.run().await {
+            match attempt.run(is_awaited).await {
                 Settled::Landed(ack) => return Ok(ack),
                 Settled::Refused { token: Some(token) } if self.token.differs_only_in_turn(&token) => {
                     self.token = token;

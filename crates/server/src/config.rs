@@ -42,6 +42,9 @@ pub struct Config {
     /// The most connections at once from one client address; no limit without it, because behind a proxy that is not
     /// named in `trusted_proxies` everybody has the same address.
     pub max_connections_per_address: Option<NonZeroUsize>,
+    /// How long a connection may last, give or take a tenth, before it takes no further request; for ever if this is
+    /// nothing. Shorter evens the pods out sooner after one was added or replaced; longer spares clients new connections.
+    pub max_connection_age: Duration,
     /// Who may say in `X-Forwarded-For` whom a request comes from.
     pub trusted_proxies: TrustedProxies,
     /// How many bytes the kernel may hold for a live reader that is slow to take them (`SO_SNDBUF`). Smaller saves memory
@@ -92,6 +95,7 @@ impl Default for Config {
             drain: Duration::from_secs(10),
             max_connections: 100_000,
             max_connections_per_address: None,
+            max_connection_age: Duration::from_secs(600),
             trusted_proxies: TrustedProxies::default(),
             send_buffer: 64 * 1024,
             delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),

@@ -195,8 +195,14 @@ impl Passage {
         }
     }
 
-    /// The response is complete: the HTTP library takes the connection again.
+    /// The response is complete: the HTTP library takes the connection again, unless it has come to its end.
     fn go_back(self, stream: TcpStream, unread: Bytes) {
+        if unread.is_empty() && self.host.is_over(&self.admitted) {
+            let Self { host, peer, admitted } = self;
+            let tasks = host.tasks.clone();
+            tasks.spawn(host.see_out(stream, peer, admitted));
+            return;
+        }
         if let Err(error) = SockRef::from(&stream).set_send_buffer_size(ORDINARY_SEND_BUFFER) {
             tracing::debug!(%error, "the send buffer stays as it was for a live reader");
         }

@@ -2,7 +2,8 @@
 //!
 //! A process that is told to stop reports unready first, takes no new live readers, and ends those that it has, each at a
 //! moment of its own within the drain window, so that the processes that take over do not meet them all at once. What
-//! is not live is served as ever until connections close.
+//! is not live is served as ever, but on connections that take no further request: whoever comes again comes to another
+//! process.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -83,6 +84,15 @@ impl Drain {
         }
     }
 
+    /// Waits until it has begun and this share of the window is over, or nobody wants to wait any more. Cancel safe.
+    pub(crate) async fn comes_to(&self, share: f64) {
+        self.0.begun.cancelled().await;
+        tokio::select! {
+            () = sleep_until(self.at(share)) => {}
+            () = self.0.hurried.cancelled() => {}
+        }
+    }
+
     /// Waits until no live response is left.
     pub(crate) async fn left(&self) {
         self.0.live.wait().await;
@@ -109,11 +119,7 @@ impl Drain {
 impl Turn {
     /// Waits until the response has to end. Cancel safe.
     pub(crate) async fn comes(&self) {
-        self.drain.0.begun.cancelled().await;
-        tokio::select! {
-            () = sleep_until(self.drain.at(self.share)) => {}
-            () = self.drain.0.hurried.cancelled() => {}
-        }
+        self.drain.comes_to(self.share).await;
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     if app.drain.has_begun() {
         return Err(Draining.into());
     }
+    if let Some(traffic) = app.gateway.suspended() {
+        return Err(Problem::store_left_alone(traffic));
+    }
     match app.readiness.store_answers(&app.gateway).await {
         true => Ok(text(StatusCode::OK, "ready\n".to_owned())),
         false => Err(Problem::store_silent()),

@@ -14,7 +14,7 @@ use crate::{
     admission::Place,
     answer,
     app::App,
-    drain::Turn,
+    drain::{Draining, Turn},
     handover::Pass,
     metrics::Alive,
     problem::Problem,
@@ -57,7 +57,11 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
     let app = &wait.app;
     let turn = app.drain.enter(app.ambient.share())?;
     let deadline = Instant::now() + app.config.long_poll_timeout;
-    let reader = app.gateway.follow(&wait.key, wait.from).await?;
+    let reader = tokio::select! {
+        biased;
+        () = turn.comes() => return Err(Draining.into()),
+        reader = app.gateway.follow(&wait.key, wait.from) => reader?,
+    };
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
     }

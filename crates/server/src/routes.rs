@@ -3,7 +3,7 @@
 //! Paths of streams are taken raw: the protocol's own rules decide what a path names, and a router that decodes or
 //! cleans up paths would get in before them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, header};
+use http::{HeaderValue, Method, Version, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -77,6 +77,7 @@ pub(crate) struct Observed {
     began: Instant,
     route: Route,
     method: Method,
+    version: Version,
     path: String,
     /// Until it has the head of a response, wherever that is made.
     in_flight: Arc<Alive>,
@@ -86,14 +87,19 @@ impl Observed {
     fn of(app: &App, request: &Request) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
-        Self { began: Instant::now(), route: Route::of(&path), method, path, in_flight }
+        Self { began: Instant::now(), route: Route::of(&path), method, version: request.version(), path, in_flight }
     }
 
     /// Gives a response the headers that every response has, and counts it.
     pub(crate) fn finish(self, app: &App, response: &mut Response) {
-        let Self { began, route, method, path, in_flight } = self;
+        let Self { began, route, method, version, path, in_flight } = self;
         drop(in_flight);
         cors::adorn(response.headers_mut());
+        spread(app, response);
+        if app.drain.has_begun() && version == Version::HTTP_11 {
+            // Whoever comes again is to come to another process. On HTTP/2 the connection says so.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if method == Method::HEAD {
             without_body(response);
         }
@@ -135,6 +141,15 @@ async fn admitted(app: &App, mut request: Request, next: Next) -> Response {
             refuse::refusal(app, limit, request.method(), request.headers())
         }
     }
+}
+
+/// Clients that were refused together are not to come back together: each is told a time of its own, up to about twice
+/// what it has to wait for.
+fn spread(app: &App, response: &mut Response) {
+    let told = response.headers().get(header::RETRY_AFTER).and_then(|seconds| seconds.to_str().ok());
+    let Some(seconds) = told.and_then(|seconds| seconds.parse().ok()) else { return };
+    let wait = app.ambient.between(Duration::from_secs(seconds), Duration::from_secs(2 * seconds + 1));
+    response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().into());
 }
 
 /// Keeps the head alone. What `GET` would send has a length that is known for an error and not for a stream, and a

@@ -120,6 +120,27 @@ async fn a_full_gateway_tells_a_client_of_http2_too() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_lasted_long_enough_takes_no_more_requests_and_finishes_those_it_has() {
+    let config = Config { max_connection_age: SHORT, drain: SHORT, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let mut live = client.get("/v1/stream/s?offset=-1&live=sse").await.into_body();
+    read_until(&mut live, "upToDate").await;
+    let asks = async {
+        let ask = || Request::get("http://h/health").body(Empty::new()).unwrap();
+        while client.0.send_request(ask()).await.is_ok() {}
+    };
+    assert!(timeout(LIMIT, asks).await.is_ok(), "it takes no more");
+    fixture.post("/v1/stream/s", "text/plain", "b").await;
+    read_until(&mut live, "data:b").await;
+    drop(live);
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"age\"} 1").await;
+    shut_down(server).await;
+}
+
+#[tokio::test]
 async fn who_resets_streams_as_fast_as_it_opens_them_is_cut() {
     let fixture = Fixture::new();
     let (server, address) = serve(&fixture).await;

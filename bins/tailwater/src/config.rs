@@ -118,6 +118,7 @@ impl ServeSettings {
         span(&mut self.long_poll_timeout, defaults.long_poll_timeout);
         span(&mut self.sse_lifetime, defaults.sse_lifetime);
         span(&mut self.drain, defaults.drain);
+        span(&mut self.max_connection_age, defaults.max_connection_age);
         let fanout = FanoutConfig::default();
         span(&mut self.linger, fanout.linger);
         self.max_streams.get_or_insert(fanout.max_streams);
@@ -379,6 +380,7 @@ fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
         max_connections_per_address: settings
             .max_connections_per_address
             .and_then(|Count(most)| NonZeroUsize::new(usize::try_from(most).unwrap_or(usize::MAX))),
+        max_connection_age: settings.max_connection_age.map_or(defaults.max_connection_age, |span| span.0),
         trusted_proxies: TrustedProxies::parse(settings.trusted_proxy.iter().flatten())
             .map_err(|fault| refused("trusted-proxy", &fault))?,
         keep_alive: span("keep-alive", settings.keep_alive, defaults.keep_alive)?,
@@ -452,7 +454,7 @@ mod tests {
         let serve = decided(
             "memory = true\nlinger = '1s'\ndrain = '0s'\nlong-poll-timeout = '500ms'\nsse-lifetime = '5s'\n\
              max-body = '1MiB'\nmemory-budget = '80MiB'\nmax-streams = 5\nmax-connections = 7\nmax-connections-per-address = 3\ntrusted-proxy = ['10.0.0.0/8']\n\
-             keep-alive = '1s'\nheader-timeout = '2s'\nbody-timeout = '3s'\nwrite-timeout = '4s'\nsend-buffer = '16KiB'\n\
+             max-connection-age = '9s'\nkeep-alive = '1s'\nheader-timeout = '2s'\nbody-timeout = '3s'\nwrite-timeout = '4s'\nsend-buffer = '16KiB'\n\
              public-url = 'https://a.example/'\nsingle-project = 'p'",
         );
         assert_eq!(serve.store, Store::Embedded { data: Data::Memory, expose: None, token_file: None });
@@ -461,6 +463,8 @@ mod tests {
         assert_eq!(serve.server.sse_lifetime, Duration::from_secs(5));
         assert_eq!((serve.server.max_body, serve.server.send_buffer), (1 << 20, 16 << 10));
         assert_eq!(serve.server.max_connections, 7);
+        assert_eq!(serve.server.max_connection_age, Duration::from_secs(9));
+        assert_eq!(decided("max-connection-age = '0s'").server.max_connection_age, Duration::ZERO);
         assert_eq!(serve.server.max_connections_per_address, NonZeroUsize::new(3));
         assert_eq!(serve.server.trusted_proxies, TrustedProxies::parse(["10.0.0.0/8"]).unwrap());
         let spans = [serve.server.keep_alive, serve.server.header_timeout, serve.server.body_timeout];

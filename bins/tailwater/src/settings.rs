@@ -86,6 +86,10 @@ pub(crate) struct ServeSettings {
     /// The most connections at once from one client address, 0 for no limit; /64 networks of IPv6 count as one [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_connections_per_address: Option<Count>,
+    /// How long a connection may last, give or take a tenth, before it takes no further request; 0s for no limit [default:
+    /// 10m]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) max_connection_age: Option<Span>,
     /// A proxy, or a network of them, whose X-Forwarded-For says which client a request is from; repeat it for more
     #[arg(long, value_name = "CIDR")]
     pub(crate) trusted_proxy: Option<Vec<String>>,
@@ -305,6 +309,7 @@ impl Layer for ServeSettings {
             max_body: self.max_body.or(weaker.max_body),
             max_connections: self.max_connections.or(weaker.max_connections),
             max_connections_per_address: self.max_connections_per_address.or(weaker.max_connections_per_address),
+            max_connection_age: self.max_connection_age.or(weaker.max_connection_age),
             trusted_proxy: self.trusted_proxy.or(weaker.trusted_proxy),
             keep_alive: self.keep_alive.or(weaker.keep_alive),
             header_timeout: self.header_timeout.or(weaker.header_timeout),

@@ -35,6 +35,7 @@ fn help_names_every_flag_that_scripts_rely_on() {
         "max-body",
         "max-connections",
         "max-connections-per-address",
+        "max-connection-age",
         "trusted-proxy",
         "keep-alive",
         "header-timeout",

@@ -14,7 +14,7 @@ Every table is written by `benches/compare`, which runs everything again:
 
 ```sh
 benches/peers/install      # the other servers, into the target folder
-benches/compare            # all tables, about three hours; --scenario NAME for one, --quick to try it out
+benches/compare            # all tables, about an hour and a half; --scenario NAME for one, --quick to try it out
 ```
 
 ## How it is measured

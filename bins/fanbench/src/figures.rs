@@ -131,7 +131,14 @@ impl Figures {
         }
     }
 
-    /// A reader has a message that was sent during the run. False: no such message was sent.
+    /// Whether this message was sent during the run.
+    pub(crate) fn was_sent(&self, stream: usize, message: Message) -> bool {
+        let stream = &self.streams[stream];
+        let sent = message.number.checked_sub(stream.first).and_then(|index| stream.sent.get(index as usize));
+        sent.is_some_and(|sent| sent.at == message.at)
+    }
+
+    /// A live reader has a message that was sent during the run. False: no such message was sent.
     pub(crate) fn received(&mut self, stream: usize, message: Message, now: u64) -> bool {
         let stream = &mut self.streams[stream];
         let sent = message.number.checked_sub(stream.first).and_then(|index| stream.sent.get_mut(index as usize));
@@ -213,6 +220,20 @@ mod tests {
         assert_eq!((from_publish.percentiles().count, from_publish.percentiles().max_us / 100), (1, 90));
         assert_eq!(from_ack.percentiles().max_us / 100, 70);
         assert_eq!(figures.next_number(0), 13);
+    }
+
+    #[test]
+    fn what_is_only_looked_up_is_not_measured() {
+        let mut figures = Figures::new([10].into_iter());
+        figures.measure(0, 200 * MS);
+        let message = figures.send(0, MS);
+        assert!(figures.was_sent(0, message));
+        assert!(!figures.was_sent(0, Message { at: 2 * MS, ..message }));
+        assert!(
+            !figures.was_sent(0, Message { number: 11, ..message })
+                && !figures.was_sent(0, Message { number: 9, ..message })
+        );
+        assert_eq!((figures.delivered, figures.measured), (0, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use mio::{event::Event, net::TcpStream};
 
-use super::{Engine, READS, connect, register, reset};
+use super::{Engine, READS, REPLAY_READS, connect, register, reset};
 use crate::{
     adapter::{Ask, From, Mode},
     figures::Figures,
@@ -58,6 +58,8 @@ pub(crate) struct Slot {
     joining: bool,
     /// Its connection counts among those that have been begun and have no answer yet.
     counted: bool,
+    /// It is among the replayers whose sockets may hold something.
+    queued: bool,
     /// When the storm was that it is not back from.
     reset_at: Option<u64>,
     /// Something was wrong with it.
@@ -71,6 +73,7 @@ pub(crate) struct Slot {
 /// Where a reader's messages go.
 struct Delivery<'a> {
     figures: &'a mut Figures,
+    role: Role,
     stream: usize,
     preloaded: u64,
     preloaded_at: u64,
@@ -82,7 +85,11 @@ impl Sink for Delivery<'_> {
         if message.number < self.preloaded {
             return message.at == self.preloaded_at;
         }
-        self.figures.received(self.stream, message, self.now)
+        match self.role {
+            Role::Live => self.figures.received(self.stream, message, self.now),
+            // It comes to what was sent meanwhile when it has had the rest, which is no delay of the server's.
+            Role::Replay | Role::Staller => self.figures.was_sent(self.stream, message),
+        }
     }
 }
 
@@ -138,6 +145,7 @@ impl Engine {
             joined: false,
             joining: true,
             counted: false,
+            queued: false,
             reset_at: None,
             failed: false,
             finished: None,
@@ -261,8 +269,38 @@ impl Engine {
                 slot.finished = Some(process::now());
                 self.retire(index);
             }
-            (State::Open, Role::Live | Role::Replay) => self.read(index, event.is_read_closed()),
+            (State::Open, Role::Live) => self.read(index, event.is_read_closed()),
+            (State::Open, Role::Replay) if !slot.queued => {
+                slot.queued = true;
+                self.replays.push_back(index);
+            }
             (State::Away | State::Connecting | State::Open | State::Done, _) => {}
+        }
+    }
+
+    /// Reads replayers in turns, each until its socket has nothing more.
+    pub(super) fn read_replays(&mut self) {
+        for _ in 0..REPLAY_READS {
+            let Some(index) = self.replays.pop_front() else { return };
+            let slot = &mut self.slots[index];
+            let Some(socket) = slot.socket.as_mut().filter(|_| slot.state == State::Open) else {
+                slot.queued = false;
+                continue;
+            };
+            let read = socket.read(&mut self.buffer);
+            slot.queued = match &read {
+                Ok(length) => *length > 0,
+                Err(error) => error.kind() == ErrorKind::Interrupted,
+            };
+            if slot.queued {
+                self.replays.push_back(index);
+            }
+            match read {
+                Ok(0) => self.ended(index),
+                Ok(length) => self.heard(index, length),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(_) => self.ended(index),
+            }
         }
     }
 
@@ -339,6 +377,7 @@ impl Engine {
             let shape = &self.shapes[slot.stream];
             let mut sink = Delivery {
                 figures: &mut self.figures,
+                role: slot.role,
                 stream: slot.stream,
                 preloaded: shape.preloaded,
                 preloaded_at: self.preloaded_at,

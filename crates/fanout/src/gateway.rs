@@ -249,7 +249,19 @@ impl Gateway {
     /// What is not sent to the store for now, because it did not answer.
     #[must_use]
     pub fn suspended(&self) -> Option<Traffic> {
-        self.inner.upstream.suspended()
+        Traffic::ALL.into_iter().find(|traffic| self.inner.upstream.is_suspended(*traffic))
+    }
+
+    /// Whether a write to a stream may be taken. If not, it would be refused whatever it holds, and need not be received:
+    /// appends are not sent to the store, or the stream would be one too many that are active.
+    ///
+    /// # Errors
+    /// What the write would be answered.
+    pub fn takes_writes(&self, key: &StreamKey) -> Result<(), OpError> {
+        if self.inner.upstream.is_suspended(Traffic::Appends) {
+            return Err(OpError::Unavailable { retry_after: None, cause: None });
+        }
+        if self.inner.streams.contains_key(key) { Ok(()) } else { self.check_room() }
     }
 
     async fn look(&self, key: &StreamKey, at: LookAt) -> Result<Look, OpError> {
@@ -338,10 +350,7 @@ impl Gateway {
         if self.inner.shutdown.is_cancelled() {
             return Err(OpError::Draining);
         }
-        if self.inner.streams.len() >= self.inner.config.max_streams {
-            self.inner.metrics.refused(Limit::Streams);
-            return Err(OpError::TooManyStreams);
-        }
+        self.check_room()?;
         match self.inner.streams.entry(key.clone()) {
             Entry::Occupied(slot) => Ok(slot.get().handle.clone()),
             Entry::Vacant(vacant) => {
@@ -351,6 +360,15 @@ impl Gateway {
                 Ok(handle)
             }
         }
+    }
+
+    /// Whether there is room for one more active stream.
+    fn check_room(&self) -> Result<(), OpError> {
+        if self.inner.streams.len() < self.inner.config.max_streams {
+            return Ok(());
+        }
+        self.inner.metrics.refused(Limit::Streams);
+        Err(OpError::TooManyStreams)
     }
 
     fn spawn(&self, key: &StreamKey, generation: u64) -> StreamHandle {

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use tailwater_log::{Misplaced, Place, Refusal, StreamState};
 use tailwater_protocol::{ContentType, Offset, ReadOffset};
-use tailwater_upstream::StreamKey;
+use tailwater_upstream::{StreamKey, Traffic};
 use tokio::time::sleep;
 use tracing::debug;
 
@@ -172,7 +172,7 @@ impl Reader {
     pub fn is_cut_off(&self) -> bool {
         match &self.feed {
             Feed::Live(live) => live.shown.pulse().is_lost(),
-            Feed::Behind { .. } | Feed::Joining => self.gateway.upstream().suspended().is_some(),
+            Feed::Behind { .. } | Feed::Joining => self.gateway.upstream().is_suspended(Traffic::Reads),
         }
     }
 

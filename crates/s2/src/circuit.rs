@@ -189,6 +189,11 @@ impl Circuit {
         }
     }
 
+    /// When the last answer came.
+    pub(crate) fn answered_at(&self) -> Option<Instant> {
+        self.answered_at
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         match self.state {
             State::Closed { on_trial: false, .. } => Phase::Closed,

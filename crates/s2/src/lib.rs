@@ -4,7 +4,8 @@
 //! - `upstream`: the trait's implementation; `basins` sees to it that a project's basin exists and is fit, `session`
 //!   turns S2's read session into events and goes on when its connection is lost, `translate` holds every rule about S2's
 //!   errors.
-//! - `circuit`: when a store that does not answer is left alone. Pure. `way` is what requests ask for it, and wait at.
+//! - `circuit`: when a store that does not answer is left alone. Pure. `way` is what requests ask for it, and wait at;
+//!   `sentry` sees to it that a store which stands still is noticed while streams are followed.
 //! - `metrics`: what the store is asked to do, counted.
 //! - `embedded`: s2-lite on a loopback port, behind a token, with its data in memory, a directory or a bucket.
 //! - `secret`: text that is not shown.
@@ -22,6 +23,7 @@ mod embedded;
 mod metrics;
 mod naming;
 mod secret;
+mod sentry;
 mod session;
 mod translate;
 mod upstream;

@@ -4,7 +4,8 @@
 //! which the news that everything before a tail was yielded has its place among the records.
 //!
 //! A session of S2 is one connection here. When it is lost, another goes on behind what was yielded, once the store can
-//! be asked for one; whoever reads is told of the loss, and sees neither a gap nor a repeat.
+//! be asked for one; whoever reads is told of the loss, and sees neither a gap nor a repeat. A store that stands still ends
+//! no connection: what the [watch](crate::sentry) over it finds is told as well, while the connection is kept.
 
 use std::{
     mem,
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     circuit::pause,
     metrics::{Meter, Operation, SessionGuard},
+    sentry::Post,
     translate::{self, TimedOut},
 };
 
@@ -49,6 +51,9 @@ struct Resuming {
     next: u64,
     /// Whether something has come since a loss was told of.
     has_yielded: bool,
+    /// The tail that the connection has caught up with, and behind which nothing has come.
+    caught_up_at: Option<Position>,
+    post: Post,
     /// How many connections in a row were lost soon, or not made.
     failed: u32,
     connected_at: Instant,
@@ -62,12 +67,19 @@ const LASTING: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When there is no connection `within` this time.
-pub(crate) async fn resuming(from: u64, within: Duration, reopen: Reopen) -> Result<ReadSession, ReadError> {
+pub(crate) async fn resuming(
+    from: u64,
+    within: Duration,
+    post: Post,
+    reopen: Reopen,
+) -> Result<ReadSession, ReadError> {
     let mut session = Resuming {
         connection: None,
         reopen,
         next: from,
         has_yielded: false,
+        caught_up_at: None,
+        post,
         failed: 0,
         connected_at: Instant::now(),
         is_over: false,
@@ -107,7 +119,15 @@ impl Resuming {
                 }
                 continue;
             };
-            match connection.next().await {
+            let event = tokio::select! {
+                biased;
+                event = connection.next() => event,
+                is_sound = self.post.news() => match self.heard(is_sound) {
+                    Some(event) => return Some(Ok(event)),
+                    None => continue,
+                },
+            };
+            match event {
                 Some(Ok(event)) => {
                     self.note(&event);
                     return Some(Ok(event));
@@ -121,7 +141,7 @@ impl Resuming {
                 // What has no end and ends was cut off.
                 None => {}
             }
-            self.connection = None;
+            (self.connection, self.caught_up_at) = (None, None);
             let before = if self.connected_at.elapsed() >= LASTING { 0 } else { self.failed };
             self.failed = before.saturating_add(1);
             if mem::take(&mut self.has_yielded) {
@@ -140,6 +160,7 @@ impl Resuming {
             match (self.reopen)(self.next).await {
                 Ok(connection) => {
                     (self.connection, self.connected_at) = (Some(connection), Instant::now());
+                    self.post.forget();
                     return Ok(());
                 }
                 Err(error) if error.is_retryable() => {
@@ -152,15 +173,30 @@ impl Resuming {
     }
 
     fn note(&mut self, event: &SessionEvent) {
+        self.caught_up_at = None;
         match event {
             SessionEvent::Records(records) => self.next = records.last().map_or(self.next, |last| last.seq + 1),
-            SessionEvent::CaughtUp(tail) => self.next = tail.seq,
+            SessionEvent::CaughtUp(tail) => {
+                self.next = tail.seq;
+                self.caught_up_at = Some(*tail);
+            }
             SessionEvent::Stalled => {
                 self.has_yielded = false;
                 return;
             }
         }
         self.has_yielded = true;
+    }
+
+    /// What the watch says of a connection that has not broken: that nobody knows whether there is more, or that it still
+    /// stands where it stood.
+    fn heard(&mut self, is_sound: bool) -> Option<SessionEvent> {
+        if !is_sound {
+            return mem::take(&mut self.has_yielded).then_some(SessionEvent::Stalled);
+        }
+        let tail = self.caught_up_at.filter(|_| !self.has_yielded)?;
+        self.has_yielded = true;
+        Some(SessionEvent::CaughtUp(tail))
     }
 }
 
@@ -223,7 +259,11 @@ mod tests {
     use s2_sdk::types::{SequencedRecord, StreamPosition};
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{
+        Placement,
+        metrics::Metrics,
+        sentry::{Sentry, Stream as Followed},
+    };
 
     /// One poll's worth of what a session does.
     enum Step {
@@ -345,6 +385,12 @@ mod tests {
         Err(ReadError::Unavailable { cause: "lost".into() })
     }
 
+    fn post(sentry: &Sentry) -> Post {
+        let key = tailwater_upstream::StreamKey::new("project", "stream");
+        let place = Placement::basin_per_project("tailwater").unwrap().locate(&key).unwrap();
+        sentry.post(Followed { key, place })
+    }
+
     /// A session over these connections, one for each try; and from where each was asked for.
     async fn over(
         connections: Vec<Result<Vec<Yield>, ReadError>>,
@@ -362,7 +408,7 @@ mod tests {
             }
             .boxed()
         });
-        (resuming(7, Duration::from_secs(10), reopen).await, asked)
+        (resuming(7, Duration::from_secs(10), post(&Sentry::new()), reopen).await, asked)
     }
 
     /// What it yields until it has nothing more to say, in short.
@@ -400,6 +446,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_store_that_stands_still_is_told_of_and_the_connection_goes_on_when_it_moves_again() {
+        let sentry = Sentry::new();
+        let (events, mut incoming) = tokio::sync::mpsc::unbounded_channel::<Yield>();
+        let mut connection = Some(stream::poll_fn(move |cx| incoming.poll_recv(cx)).boxed());
+        let reopen: Reopen = Box::new(move |_| {
+            let connection = connection.take();
+            async move { connection.ok_or(ReadError::NotFound) }.boxed()
+        });
+        let mut session = resuming(7, LASTING, post(&sentry), reopen).await.unwrap();
+        let mut next = async |is_sound: Option<bool>| {
+            if let Some(is_sound) = is_sound {
+                sentry.tell(is_sound);
+            }
+            timeout(Duration::from_secs(1), session.next()).await.ok().flatten().map(Result::unwrap)
+        };
+        let (at_7, at_8) = (caught_up(7).unwrap(), caught_up(8).unwrap());
+        assert_eq!(next(Some(false)).await, None, "it has claimed nothing");
+        assert_eq!(next(Some(true)).await, None);
+        events.send(caught_up(7)).unwrap();
+        assert_eq!(next(None).await, Some(at_7.clone()));
+        assert_eq!(next(Some(false)).await, Some(SessionEvent::Stalled));
+        assert_eq!(next(None).await, None, "once");
+        assert_eq!(next(Some(true)).await, Some(at_7), "it stands where it stood");
+        assert_eq!(next(Some(false)).await, Some(SessionEvent::Stalled));
+        events.send(records(7..8)).unwrap();
+        assert!(matches!(next(None).await, Some(SessionEvent::Records(_))), "what it yields is true in any case");
+        assert_eq!(next(Some(true)).await, None, "there may be more behind it");
+        events.send(caught_up(8)).unwrap();
+        assert_eq!(next(None).await, Some(at_8));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_another_try_would_not_mend_ends_a_session() {
         let (session, asked) = over(vec![Ok(vec![records(7..8), Err(ReadError::NotFound)]), Ok(vec![])]).await;
         assert_eq!(said(&mut session.unwrap()).await, ["7..8", "the store has no such stream"]);
@@ -426,7 +504,7 @@ mod tests {
             let lasts = stream::once(sleep(LASTING)).filter_map(async |()| None::<Yield>);
             std::future::ready(Ok(lasts.boxed())).boxed()
         });
-        let mut session = resuming(0, LASTING, reopen).await.unwrap();
+        let mut session = resuming(0, LASTING, post(&Sentry::new()), reopen).await.unwrap();
         assert!(timeout(LASTING * 100, session.next()).await.is_err());
         let asked_at = asked_at.lock().unwrap();
         assert!(asked_at.len() > 95, "{}", asked_at.len());

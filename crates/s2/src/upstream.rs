@@ -5,7 +5,7 @@
 //! another. Within a connection the windows are such that all its requests together cannot fill it.
 //!
 //! A store that does not answer is left alone ([`Way`]), reads and appends apart: requests are refused at once then, and
-//! read sessions wait.
+//! read sessions wait. While there are read sessions, a [`Sentry`] makes sure that it is noticed.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use tailwater_upstream::{
     Append, AppendAck, AppendError, Cause, Fate, Page, Position, ReadError, ReadFrom, ReadSession, StreamKey, Traffic,
     Upstream,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     basins::{Basins, MAX_PROJECTS},
     metrics::{Meter, Operation},
     naming::{Place, Placement},
+    sentry::{self, Sentry},
     session::{self, Reopen},
     translate::{self, TimedOut},
     way::{Pass, Spared, Way},
@@ -44,6 +45,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one attempt of these may take, so that a lost answer leaves time for another.
 const READ_ATTEMPT: Duration = Duration::from_secs(4);
+/// How long the tail check may take that is sent only to see whether the store answers.
+const SOUNDING: Duration = Duration::from_secs(2);
 /// How long a read session may take to connect first, all its attempts together; later it tries again for as long as it
 /// lives.
 const FIRST_CONNECT: Duration = Duration::from_secs(10);
@@ -121,6 +124,8 @@ pub enum S2UpstreamError {
 #[derive(Clone)]
 pub struct S2Upstream {
     inner: Arc<Inner>,
+    /// Ends the watch over the store with the last clone.
+    _watch: Arc<AbortOnDropHandle<()>>,
 }
 
 struct Inner {
@@ -134,6 +139,7 @@ struct Inner {
     /// The ways of reads, read sessions among them, and of appends.
     reading: Way,
     appending: Way,
+    sentry: Sentry,
     meter: Meter,
 }
 
@@ -238,9 +244,12 @@ impl S2Upstream {
             single_owner: config.single_owner,
             reading: Way::new(Traffic::Reads, Arc::clone(&meter)),
             appending: Way::new(Traffic::Appends, Arc::clone(&meter)),
+            sentry: Sentry::new(),
             meter,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let watch = tokio::spawn(Arc::clone(&inner).watch());
+        Ok(Self { inner, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 }
 
@@ -318,6 +327,22 @@ impl Inner {
             // Whatever came of it, the circuit knows.
             drop(self.told(Operation::CheckTail, pass, answer));
         }
+    }
+
+    /// Sees to it that a store which stands still is noticed, for as long as anything is followed.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            self.sentry.round(&self.reading, |stream, pass| self.sound_out(stream, pass)).await;
+            sleep(sentry::INTERVAL).await;
+        }
+    }
+
+    /// Asks for a stream's tail, for no other reason than to have an answer.
+    async fn sound_out(&self, stream: sentry::Stream, pass: Pass<'_>) {
+        self.meter.tail_checked();
+        let answer = timely(SOUNDING, self.check_tail(&stream.place)).await.and_then(|answer| answer);
+        // Whatever came of it, the circuit knows.
+        drop(self.told(Operation::CheckTail, pass, answer));
     }
 
     async fn list(&self, project: &str, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ReadError> {
@@ -421,7 +446,8 @@ impl Upstream for S2Upstream {
 
     async fn read_session(&self, key: &StreamKey, seq: u64) -> Result<ReadSession, ReadError> {
         let place = self.inner.place(key)?;
-        session::resuming(seq, FIRST_CONNECT, self.inner.reopen(key.clone(), place)).await
+        let post = self.inner.sentry.post(sentry::Stream { key: key.clone(), place: place.clone() });
+        session::resuming(seq, FIRST_CONNECT, post, self.inner.reopen(key.clone(), place)).await
     }
 
     async fn list(&self, project: &str, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ReadError> {
@@ -447,9 +473,11 @@ impl Upstream for S2Upstream {
         drop(looking.await);
     }
 
-    fn suspended(&self) -> Option<Traffic> {
-        let ways = [(&self.inner.reading, Traffic::Reads), (&self.inner.appending, Traffic::Appends)];
-        ways.into_iter().find(|(way, _)| way.is_suspended()).map(|(_, traffic)| traffic)
+    fn is_suspended(&self, traffic: Traffic) -> bool {
+        match traffic {
+            Traffic::Reads => self.inner.reading.is_suspended(),
+            Traffic::Appends => self.inner.appending.is_suspended(),
+        }
     }
 
     fn single_owner(&self) -> bool {

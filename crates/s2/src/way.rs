@@ -120,10 +120,16 @@ impl Way {
 
     /// Whether nothing is sent for now.
     pub(crate) fn is_suspended(&self) -> bool {
-        !self.due_in().is_zero()
+        !self.is_passable() && !self.due_in().is_zero()
     }
 
-    fn try_pass(&self, key: &StreamKey) -> Result<Pass<'_>, Spared> {
+    /// Whether anything was answered since then.
+    pub(crate) fn has_answered_since(&self, then: Instant) -> bool {
+        self.circuit().answered_at().is_some_and(|answered| answered >= then)
+    }
+
+    /// Lets a request through that nobody else waits for, or says when to come back.
+    pub(crate) fn try_pass(&self, key: &StreamKey) -> Result<Pass<'_>, Spared> {
         let now = Instant::now();
         let is_probe = match self.change(|circuit| circuit.ask(now)) {
             Verdict::Go => false,

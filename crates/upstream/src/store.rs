@@ -139,9 +139,9 @@ pub trait Upstream: Send + Sync + 'static {
     /// time tries. A store that knows no better keeps nobody waiting. Cancel safe.
     async fn reachable(&self, _key: &StreamKey) {}
 
-    /// What is not sent to the store for now, because nothing like it was answered.
-    fn suspended(&self) -> Option<Traffic> {
-        None
+    /// Whether this is not sent to the store for now, because nothing like it was answered.
+    fn is_suspended(&self, _traffic: Traffic) -> bool {
+        false
     }
 
     /// Whether nobody but this process can write to the store, so that what this process knows is the present.
@@ -151,6 +151,9 @@ pub trait Upstream: Send + Sync + 'static {
 }
 
 impl Traffic {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Reads, Self::Appends];
+
     /// Its name, as a label.
     #[must_use]
     pub const fn label(self) -> &'static str {

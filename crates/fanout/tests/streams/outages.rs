@@ -11,7 +11,7 @@ use tailwater_testkit::{
     fault::{AppendFault, Outage, Pause, ReadFault},
 };
 use tailwater_upstream::{
-    Append, AppendAck, AppendError, Page, Position, ReadError, ReadFrom, ReadSession, StreamKey, Upstream,
+    Append, AppendAck, AppendError, Page, Position, ReadError, ReadFrom, ReadSession, StreamKey, Traffic, Upstream,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -68,6 +68,32 @@ async fn live_readers_stay_through_an_outage_and_go_on() {
         landed(other.append(&key, tell("1")).await);
         landed(pod.append(&key, tell("2")).await);
         assert_eq!(take(&mut reader, 2).await, ["1", "2"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_cut_off_and_claims_nothing_from_the_word_of_its_session_until_it_has_caught_up_again() {
+    for other_appends in [false, true] {
+        let store = store();
+        let (pod, key) = (Pod::new(&store), key("s"));
+        pod.create(&key, plain()).await.unwrap();
+        let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+        rest().await;
+        assert!(reader.is_fresh() && !reader.is_cut_off());
+        assert_eq!(store.stall_sessions(&key), 1);
+        rest().await;
+        assert!(!reader.is_fresh() && reader.is_cut_off() && reader.is_caught_up());
+        if other_appends {
+            store.append_native(&key, ["a"]);
+            rest().await;
+            assert!(reader.is_cut_off(), "nobody here knows of it yet");
+        }
+        store.resume_sessions(&key);
+        rest().await;
+        assert!(reader.is_fresh() && !reader.is_cut_off());
+        if other_appends {
+            assert_eq!(take(&mut reader, 1).await, ["a"]);
+        }
     }
 }
 
@@ -190,6 +216,28 @@ impl Upstream for Known {
         let mut is_there = self.is_there.subscribe();
         let _there = is_there.wait_for(|there| *there).await.map(|there| *there);
     }
+
+    fn is_suspended(&self, traffic: Traffic) -> bool {
+        traffic == Traffic::Appends && !*self.is_there.borrow()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_would_be_refused_whatever_it_holds_is_known_before_it_is_received() {
+    let store = store();
+    let known = Arc::new(Known { store: store.clone(), is_there: watch::Sender::new(true) });
+    let pod = Pod::on(Arc::clone(&known) as Arc<dyn Upstream>, Config { max_streams: 1, ..Config::default() });
+    let (active, other) = (key("active"), key("other"));
+    pod.takes_writes(&active).unwrap();
+    pod.create(&active, plain()).await.unwrap();
+    pod.takes_writes(&active).unwrap();
+    assert!(matches!(pod.takes_writes(&other), Err(OpError::TooManyStreams)));
+    assert_eq!(pod.suspended(), None);
+    known.is_there.send_replace(false);
+    assert_away(pod.takes_writes(&active));
+    assert_eq!(pod.suspended(), Some(Traffic::Appends));
+    known.is_there.send_replace(true);
+    pod.takes_writes(&active).unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,11 +14,11 @@ use object_store::local::LocalFileSystem;
 use tailwater_s2::{
     EmbeddedStore, EmbeddedStoreConfig, EmbeddedStoreError, Exposure, S2Upstream, Storage, StoreEnd, StoreObserver,
 };
-use tailwater_upstream::{AppendError, ReadError, ReadFrom, Upstream as _};
+use tailwater_upstream::{AppendError, ReadError, ReadFrom, Traffic, Upstream as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::harness::{
@@ -215,7 +215,10 @@ async fn a_store_that_is_away_is_looked_for_by_one_and_not_by_all_who_wait() {
     let following = join_all(followers.iter_mut().map(|follower| follower.until_caught_up_at(2)));
     let (h, _) = tokio::join!(restart, following);
     assert!(followers.iter().all(|follower| bodies(&follower.records) == ["a", "b"] && follower.stalls == 1));
-    eventually("nothing is held back any more", || async { guest.suspended().is_none() }).await;
+    eventually("nothing is held back any more", || async {
+        Traffic::ALL.iter().all(|traffic| !guest.is_suspended(*traffic))
+    })
+    .await;
     let failed: f64 = registry
         .gather()
         .iter()
@@ -225,6 +228,25 @@ async fn a_store_that_is_away_is_looked_for_by_one_and_not_by_all_who_wait() {
     // Each has lost its connection, and may have looked for another twice before it was known that there is none.
     assert!(failed <= 3.0 * SESSIONS as f64 + 50.0, "{failed}");
     h.store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_stands_still_is_noticed_long_before_a_heartbeat_is_missed() {
+    let h = Harness::with(exposed(Storage::Memory, loopback(), None)).await;
+    let proxy = Proxy::to(h.store.exposed_addr().unwrap()).await;
+    let guest = upstream_to(&format!("http://{}", proxy.addr));
+    guest.append(&key(), messages(&["a"])).await.unwrap();
+    let mut follower = Follower::new(guest.read_session(&key(), 0).await.unwrap());
+    follower.until_caught_up_at(1).await;
+    let began = Instant::now();
+    proxy.hold.send_replace(true);
+    follower.until_stalled().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    proxy.hold.send_replace(false);
+    follower.until_caught_up_at(1).await;
+    h.append(&key(), messages(&["b"])).await.unwrap();
+    follower.until_caught_up_at(2).await;
+    assert_eq!(bodies(&follower.records), ["a", "b"], "the connection has gone on");
 }
 
 #[derive(Default)]

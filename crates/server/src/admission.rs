@@ -1,4 +1,4 @@
-//! Who is let in: how many connections there may be, in all and from one client.
+//! Who is let in: how many connections there may be, in all and from one client, and how many requests on all of them.
 //!
 //! What counts is guarded: a place is taken when a connection is accepted, or when a request comes through a trusted
 //! proxy, and given back when the guard goes. The table of clients has an entry for each that has a place, and no other,
@@ -36,6 +36,7 @@ const PARTS: u32 = 16;
 pub(crate) struct Admission {
     door: Arc<Door>,
     refusals: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     clients: Clients,
     per_client: Option<NonZeroUsize>,
     proxies: TrustedProxies,
@@ -67,6 +68,13 @@ pub(crate) struct Place {
     client: Client,
 }
 
+/// A request that is being served, until its response is sent or has left for a delivery shard, where it is bounded by the
+/// connections.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// The address of a connection's other end, for the handlers of its requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
@@ -80,6 +88,9 @@ pub(crate) enum Limit {
     /// As many connections, or requests through proxies, as one client may have.
     #[error("this address has as many connections as it may")]
     ConnectionsPerAddress,
+    /// As many requests as may be served at once.
+    #[error("the gateway serves as many requests as it may")]
+    Requests,
     /// The process has as many files open as it may.
     #[error("the gateway has as many files open as it may")]
     Descriptors,
@@ -89,10 +100,10 @@ pub(crate) enum Limit {
 #[derive(Debug, Clone, Default)]
 struct Clients(Arc<Mutex<HashMap<Client, usize>>>);
 
-/// A body that keeps a client's place until it ends.
-struct Held {
+/// A body that keeps what its request holds until it ends.
+struct Held<K> {
     body: Body,
-    _place: Arc<Place>,
+    _kept: K,
 }
 
 impl Admission {
@@ -105,6 +116,7 @@ impl Admission {
                 max_age: config.max_connection_age,
             }),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+            requests: Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS))),
             clients: Clients::default(),
             per_client: config.max_connections_per_address,
             proxies: config.trusted_proxies.clone(),
@@ -129,6 +141,12 @@ impl Admission {
         // Given back when what is made of it goes.
         slot.forget();
         Ok(self.door.admitted(place))
+    }
+
+    /// A request's share of what may be served at once: a connection of HTTP/2 can bring a thousand.
+    pub(crate) fn serve(&self) -> Result<Serving, Limit> {
+        let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Limit::Requests)?;
+        Ok(Serving { _permit: permit })
     }
 
     /// Lets a request in, for whoever a trusted proxy says that it is from. Others were counted with their connection.
@@ -211,6 +229,7 @@ impl Limit {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Requests => "requests",
             Self::Descriptors => "descriptors",
         }
     }
@@ -219,11 +238,21 @@ impl Limit {
 impl Place {
     /// Keeps the place until the response has been sent. Whoever takes the response on without its body keeps it by itself.
     pub(crate) fn keep_with(self: Arc<Self>, response: Response) -> Response {
-        response.map(|body| Body::new(Held { body, _place: self }))
+        response.map(|body| Body::new(Held { body, _kept: self }))
     }
 }
 
-impl http_body::Body for Held {
+impl Serving {
+    /// Lasts until the response has been sent.
+    pub(crate) fn last_with(self, response: Response) -> Response {
+        if http_body::Body::is_end_stream(response.body()) {
+            return response;
+        }
+        response.map(|body| Body::new(Held { body, _kept: self }))
+    }
+}
+
+impl<K: Unpin> http_body::Body for Held<K> {
     type Data = Bytes;
     type Error = axum::Error;
 

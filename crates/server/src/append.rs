@@ -25,6 +25,10 @@ pub(crate) async fn post(app: &App, request: Request) -> Result<Response, Proble
     let producer = fields.producer()?;
     let stream_seq = fields.stream_seq()?;
 
+    if let Err(refused) = app.gateway.takes_writes(&key) {
+        app.bodies.decline(&parts.headers, body).await;
+        return Err(refused.into());
+    }
     let body = app.bodies.receive(&parts.headers, body).await?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let (content_type, messages) = content(fields, &body.bytes, close)?;

@@ -26,6 +26,10 @@ pub(crate) async fn put(app: &App, request: Request) -> Result<Response, Problem
     let closed = fields.closes()?;
     let fork = fields.fork()?.map(|fork| fork_from(&fork, &app.config)).transpose()?;
 
+    if let Err(refused) = app.gateway.takes_writes(&key) {
+        app.bodies.decline(&parts.headers, body).await;
+        return Err(refused.into());
+    }
     let body = app.bodies.receive(&parts.headers, body).await?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let messages = match body.bytes.is_empty() {

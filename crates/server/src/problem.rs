@@ -240,6 +240,10 @@ impl From<Limit> for Problem {
                 let (code, title) = ("too_many_connections_from_address", "Too many connections");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, code, title, &limit)
             }
+            Limit::Requests => {
+                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", "Over capacity", &limit);
+                return problem.blamed_on(Fault::Gateway).again_after(SOON);
+            }
         }
         .again_after(LESS_CROWDED)
     }

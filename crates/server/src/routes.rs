@@ -20,7 +20,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use crate::{
-    admission::Peer,
+    admission::{Limit, Peer},
     app::App,
     append, cors, create, health,
     metrics::{Alive, Route},
@@ -119,10 +119,28 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
         cors::preflight()
     } else {
         request.extensions_mut().insert(observed.clone());
-        admitted(&app, request, next).await
+        served(&app, observed.route, request, next).await
     };
     observed.finish(&app, &mut response);
     response
+}
+
+/// The answer to a request, which counts among all that are served for as long as it lasts.
+async fn served(app: &App, route: Route, request: Request, next: Next) -> Response {
+    let serving = match route {
+        Route::Stream | Route::Other => app.admission.serve(),
+        // However full it is, it says so.
+        Route::Health | Route::Ready | Route::Metrics => return admitted(app, request, next).await,
+    };
+    match serving {
+        Ok(serving) => serving.last_with(admitted(app, request, next).await),
+        Err(limit) => refused(app, limit, &request),
+    }
+}
+
+fn refused(app: &App, limit: Limit, request: &Request) -> Response {
+    app.metrics.refused(limit);
+    refuse::refusal(app, limit, request.method(), request.headers())
 }
 
 /// The answer to a request, which counts as its client's for as long as it lasts where a proxy speaks for the client.
@@ -136,10 +154,7 @@ async fn admitted(app: &App, mut request: Request, next: Next) -> Response {
             request.extensions_mut().insert(Arc::clone(&place));
             place.keep_with(next.run(request).await)
         }
-        Err(limit) => {
-            app.metrics.refused(limit);
-            refuse::refusal(app, limit, request.method(), request.headers())
-        }
+        Err(limit) => refused(app, limit, &request),
     }
 }
 

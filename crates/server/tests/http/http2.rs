@@ -162,3 +162,23 @@ async fn who_resets_streams_as_fast_as_it_opens_them_is_cut() {
     counted(&fixture, "tailwater_http_requests_in_flight 0").await;
     shut_down(server).await;
 }
+
+#[tokio::test]
+async fn streams_of_one_connection_count_as_the_requests_that_they_are() {
+    let fixture = Fixture::with(Config { max_requests: 2, ..Config::default() }, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "first").await;
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let mut first = client.get("/v1/stream/s?offset=-1&live=sse").await.into_body();
+    let second = client.get("/v1/stream/s?offset=-1&live=sse").await.into_body();
+    read_until(&mut first, "upToDate").await;
+    let refused = client.get("/v1/stream/s").await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert!(fixture.metric("tailwater_connections_refused_total{limit=\"requests\"} 1"));
+    assert_eq!(client.get("/readyz").await.status(), 200);
+    drop(second);
+    counted(&fixture, "tailwater_http_sse_readers 1").await;
+    assert_eq!(client.get("/v1/stream/s").await.status(), 200);
+    drop((first, client));
+    shut_down(server).await;
+}

@@ -13,7 +13,7 @@ pub(crate) async fn live() -> Response {
 
 /// New requests are welcome: the store answers, and the process is not about to end.
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
-    if app.drain.has_begun() {
+    if app.drain.is_announced() {
         return Err(Draining.into());
     }
     if let Some(traffic) = app.gateway.suspended() {

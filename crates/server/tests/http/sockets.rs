@@ -6,7 +6,7 @@ use tailwater_server::{Config, Ended};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -119,6 +119,27 @@ async fn behind_a_live_response_a_connection_that_has_lasted_long_enough_ends() 
     let all = read_to_end(&mut stream).await;
     assert!(all.contains("retry: ") && all.ends_with("0\r\n\r\n"), "{all}");
     counted(&fixture, "tailwater_connections_cut_total{reason=\"age\"} 1").await;
+}
+
+#[tokio::test]
+async fn an_end_is_announced_before_anybody_is_refused_and_hurried_all_the_same() {
+    let config = Config { drain: LIMIT * 8, drain_notice: LIMIT * 2, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (server, address) = serve(&fixture).await;
+    let hurry = CancellationToken::new();
+    let ending = tokio::spawn(server.shut_down(hurry.clone()));
+    let began = Instant::now();
+    while fixture.probe("/readyz").await != 503 {
+        assert!(began.elapsed() < LIMIT);
+        tokio::task::yield_now().await;
+    }
+    let mut reader = request(address, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h").await;
+    assert!(read_until(&mut reader, "upToDate").await.starts_with("HTTP/1.1 200 "), "it is still let in");
+    hurry.cancel();
+    assert!(read_to_end(&mut reader).await.contains("retry: "));
+    assert_eq!(timeout(LIMIT, ending).await.unwrap().unwrap(), Ended::Clean);
+    assert!(began.elapsed() < LIMIT * 2, "nobody waits for the notice to be over");
 }
 
 #[tokio::test]

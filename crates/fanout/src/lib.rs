@@ -16,6 +16,7 @@
 //! | `logread`, `settle` | one log read; one append until its fate is known |
 //! | `sweep` | streams to be looked after although nobody asks for them |
 //! | `clock` | the store's present |
+//! | `precedence` | appends before reads of the past |
 //! | `budget` | one budget of memory, and its shares |
 //! | `workbench` | parts of the inside, for who measures them |
 //! | `config`, `metrics` | what an operator turns and sees |
@@ -42,6 +43,7 @@ mod history;
 mod logread;
 mod metrics;
 mod ops;
+mod precedence;
 mod reader;
 mod ring;
 mod settle;

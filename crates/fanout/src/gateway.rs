@@ -30,6 +30,7 @@ use crate::{
     history::{History, HistoryCache, Hole, Window, Windows},
     metrics::{Limit, Metrics},
     ops::{Appended, Create, Created, Head, OpError, Page, Post},
+    precedence::AppendsFirst,
     reader::Reader,
     sweep::Listing,
 };
@@ -86,8 +87,9 @@ impl Gateway {
         let rings = RingPool::new(seed.config.ring_total_bytes, seed.metrics.ring_bytes.clone());
         let (config, metrics) = (&seed.config, &seed.metrics);
         let windows = Windows::new(config.window_budget_bytes, config.window_bytes, metrics.window_bytes.clone());
+        let upstream = Arc::new(AppendsFirst::new(seed.upstream));
         let history = HistoryCache::new(
-            Arc::clone(&seed.upstream),
+            Arc::clone(&upstream),
             config.history_bytes,
             metrics.clone(),
             seed.tracker.clone(),
@@ -95,7 +97,7 @@ impl Gateway {
         );
         let gateway = Self {
             inner: Arc::new(Inner {
-                upstream: seed.upstream,
+                upstream,
                 config: Arc::new(seed.config),
                 metrics: seed.metrics,
                 clock: Arc::default(),

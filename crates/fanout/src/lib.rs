@@ -17,6 +17,7 @@
 //! | `sweep` | streams to be looked after although nobody asks for them |
 //! | `clock` | the store's present, and the machine's |
 //! | `chance` | random numbers |
+//! | `precedence` | appends before reads of the past |
 //! | `budget` | one budget of memory, and its shares |
 //! | `workbench` | parts of the inside, for who measures them |
 //! | `config`, `metrics` | what an operator turns and sees |
@@ -44,6 +45,7 @@ mod history;
 mod logread;
 mod metrics;
 mod ops;
+mod precedence;
 mod reader;
 mod ring;
 mod settle;

@@ -24,6 +24,7 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::mpsc,
+    task::yield_now,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -297,7 +298,10 @@ impl Passage {
                     host.app.metrics.sent_bytes(events.len());
                     let chunk = [format!("{:x}\r\n", events.len()).as_bytes(), &events, b"\r\n"].concat();
                     drop(events);
-                    host.write(&mut stream, &chunk).await
+                    let written = host.write(&mut stream, &chunk).await;
+                    // Others have their turn before the next chunk, however fast this socket is.
+                    yield_now().await;
+                    written
                 }
             };
             if let Err(unwritten) = written {

@@ -2,6 +2,7 @@
 //!
 //! - [`figures`]: quantiles of times, and the comparison of two ways to the same end.
 //! - [`phases`]: pauses that spread attempts evenly over a period that the measured thing has.
+//! - [`rounds`]: the median of one figure over several rounds.
 //! - [`chunks`]: how many chunks the history of a stream is.
 //! - [`programs`]: the programs as they are built, and the cores that they run on.
 //!
@@ -13,3 +14,4 @@ pub mod chunks;
 pub mod figures;
 pub mod phases;
 pub mod programs;
+pub mod rounds;

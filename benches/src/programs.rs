@@ -22,8 +22,11 @@ const LISTENING: &str = "listening on http://";
 /// Who runs where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cores {
-    /// Servers on the first core; this process, and what else it starts, on the second.
-    Pinned,
+    /// Servers on one core; this process, and what else it starts, on the other.
+    Pinned {
+        /// The number of the servers' core: 0 or 1.
+        servers: u8,
+    },
     /// Wherever the system puts them.
     Free,
 }
@@ -35,15 +38,28 @@ impl Cores {
     /// # Errors
     /// When the system does not tell its cores.
     pub fn claim() -> anyhow::Result<Self> {
+        Self::claim_beside(0)
+    }
+
+    /// The other way round, for a process that is itself what is measured: it has the first core, where the gateway is
+    /// otherwise, and the servers that it starts have the second.
+    ///
+    /// # Errors
+    /// When the system does not tell its cores.
+    pub fn claim_the_servers() -> anyhow::Result<Self> {
+        Self::claim_beside(1)
+    }
+
+    fn claim_beside(servers: u8) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().context("the number of cores")?;
-        let own = process::id().to_string();
+        let (core, own) = ((1 - servers).to_string(), process::id().to_string());
         let pinned = cores.get() > 1
             && process::Command::new("taskset")
-                .args(["-c", "-p", "1", &own])
+                .args(["-c", "-p", &core, &own])
                 .stdout(Stdio::null())
                 .status()
                 .is_ok_and(|status| status.success());
-        Ok(if pinned { Self::Pinned } else { Self::Free })
+        Ok(if pinned { Self::Pinned { servers } } else { Self::Free })
     }
 
     /// Starts `tailwater` with these arguments, and returns the address that it tells.
@@ -73,9 +89,9 @@ impl Cores {
     fn command(self, program: &Path) -> Command {
         match self {
             Self::Free => Command::new(program),
-            Self::Pinned => {
+            Self::Pinned { servers } => {
                 let mut command = Command::new("taskset");
-                command.args(["-c", "0"]).arg(program);
+                command.arg("-c").arg(servers.to_string()).arg(program);
                 command
             }
         }

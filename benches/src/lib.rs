@@ -5,12 +5,16 @@
 //! - [`rounds`]: the median of one figure over several rounds.
 //! - [`chunks`]: how many chunks the history of a stream is.
 //! - [`programs`]: the programs as they are built, and the cores that they run on.
+//! - [`connection`]: a client of the gateway.
+//! - [`direct`]: the way past the gateway, by S2's client library.
 //!
 //! The measurements themselves are the bench targets of this package: they start the program, and look at it from
 //! outside only; single operations of its inside have a package of their own, in `micro/`. `benches/prove` runs them and
 //! writes down what they showed.
 
 pub mod chunks;
+pub mod connection;
+pub mod direct;
 pub mod figures;
 pub mod phases;
 pub mod programs;

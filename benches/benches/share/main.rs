@@ -18,7 +18,6 @@
 //! code is not 0 unless the share of every median is under [`BAR`].
 
 mod arrivals;
-mod gateway;
 mod house;
 mod measure;
 

@@ -1,27 +1,20 @@
 //! A store in a process of its own, and S2's client library, as the gateway uses it and as it is.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use prometheus::{Registry, TextEncoder};
 use s2_sdk::{
-    S2,
-    append_session::{AppendSession, AppendSessionConfig},
-    types::{
-        AppendInput, AppendRecord, AppendRecordBatch, AppendRetryPolicy, BasinName, RetryConfig, S2Config, S2Endpoints,
-    },
+    append_session::AppendSession,
+    types::{AppendInput, AppendRecord, AppendRecordBatch},
 };
-use tailwater_benches::programs::Cores;
+use tailwater_benches::{direct::Direct, programs::Cores};
 use tailwater_log::NewRecord;
-use tailwater_s2::{Endpoint, Metrics, Placement, S2Upstream, S2UpstreamConfig, Secret};
+use tailwater_s2::S2Upstream;
 use tailwater_upstream::{Append, ReadSession, StreamKey, Upstream as _};
 use tokio::process::Child;
 
 use crate::drive::Writes;
 
-/// The gateway's own default.
-const BASIN_PREFIX: &str = "tailwater";
 const PROJECT: &str = "bench";
 /// What is in a stream before it is followed.
 const FIRST: &[u8] = b"{}";
@@ -29,9 +22,8 @@ const FIRST: &[u8] = b"{}";
 /// A store with streams, and the way to it.
 pub(crate) struct House {
     keys: Vec<StreamKey>,
+    direct: Direct,
     upstream: S2Upstream,
-    placement: Placement,
-    endpoint: String,
     registry: Registry,
     store: Child,
 }
@@ -50,24 +42,25 @@ impl House {
     /// Starts a store and makes the streams, each with one record.
     pub(crate) async fn open(cores: Cores, streams: u32) -> anyhow::Result<Self> {
         let (store, addr) = cores.serve(&["store", "--memory", "--listen", "127.0.0.1:0"]).await?;
-        let endpoint = format!("http://{addr}");
-        let placement = Placement::basin_per_project(BASIN_PREFIX)?;
+        let direct = Direct::at(&addr)?;
         let registry = Registry::new();
-        let config = S2UpstreamConfig::new(Endpoint::Url(endpoint.clone()), Secret::from("none"), placement.clone());
-        let upstream = S2Upstream::new(config, Arc::new(Metrics::register(&registry)?))?;
+        let upstream = direct.upstream(&registry)?;
         let keys: Vec<_> = (0..streams).map(|n| StreamKey::new(PROJECT, &format!("upstream-{n}"))).collect();
         for key in &keys {
             let first = Append::new(vec![NewRecord::message(Bytes::from_static(FIRST))]);
             upstream.append(key, first).await.context("the stream is not made")?;
         }
-        Ok(Self { keys, upstream, placement, endpoint, registry, store })
+        Ok(Self { keys, direct, upstream, registry, store })
     }
 
     pub(crate) fn writers(&self, writes: Writes) -> anyhow::Result<Writers> {
         Ok(match writes {
             Writes::Nobody | Writes::Schedule => Writers::Schedule,
             Writes::Unary => Writers::Unary { upstream: self.upstream.clone(), keys: self.keys.clone() },
-            Writes::Sessions => Writers::Sessions(self.append_sessions()?),
+            Writes::Sessions => {
+                let streams = self.keys.iter().map(|key| &*key.stream);
+                Writers::Sessions(self.direct.append_sessions(PROJECT, streams)?)
+            }
         })
     }
 
@@ -91,22 +84,6 @@ impl House {
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         ensure!(self.store.try_wait()?.is_none(), "the store ended by itself");
         Ok(self.store.kill().await?)
-    }
-
-    /// By a client that repeats no append whose effect is unknown, as `S2Upstream` has it.
-    fn append_sessions(&self) -> anyhow::Result<Vec<AppendSession>> {
-        let config = S2Config::new("none")
-            .with_endpoints(S2Endpoints::for_endpoint(&self.endpoint)?)
-            .with_retry(RetryConfig::new().with_append_retry_policy(AppendRetryPolicy::NoSideEffects))
-            // Without TLS there is nothing to verify, and loading CA roots would fail where there are none.
-            .with_insecure_skip_cert_verification(true);
-        let basin: BasinName = self.placement.basin(PROJECT)?.parse()?;
-        let basin = S2::new(config)?.basin(basin);
-        let session = |key: &StreamKey| -> anyhow::Result<AppendSession> {
-            let name = self.placement.stream(PROJECT, &key.stream)?;
-            Ok(basin.stream(name.parse()?).append_session(AppendSessionConfig::new()))
-        };
-        self.keys.iter().map(session).collect()
     }
 }
 

@@ -38,7 +38,7 @@ conformance store="memory" seed="random":
 bench name="all" *args:
     @{{just_executable()}} _bench-{{name}} {{args}}
 
-_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream
+_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream _bench-appends
 
 # Single operations by the clock; an argument is a part of their names.
 _bench-micro *args:
@@ -66,6 +66,11 @@ _bench-fan:
 _bench-upstream:
     cargo build --release --locked
     cargo bench --locked -p tailwater-benches --bench upstream
+
+# Appends a second beside S2's client library; APPENDS_WRITERS=16 and the like make it smaller.
+_bench-appends:
+    cargo build --release --locked
+    cargo bench --locked -p tailwater-benches --bench appends
 
 # Run the long form of a proof and write docs/proofs/NAME.md; without a name, list them.
 prove *name:

@@ -1,4 +1,5 @@
-//! The programs under measurement, started as an operator would, and the cores that they and this process run on.
+//! The programs under measurement, started as an operator would, the cores that they and this process run on, and the CPU
+//! that they have taken.
 
 use std::{
     env,
@@ -50,16 +51,32 @@ impl Cores {
         Self::claim_beside(1)
     }
 
+    /// The same cores the other way round. Nothing moves by this alone.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        match self {
+            Self::Pinned { servers } => Self::Pinned { servers: 1 - servers },
+            Self::Free => Self::Free,
+        }
+    }
+
+    /// Puts this thread, which must be the main one, on the core that is not the servers', and with it every thread and
+    /// process that it starts from now on.
+    ///
+    /// # Errors
+    /// When it cannot go there.
+    pub fn enter(self) -> anyhow::Result<()> {
+        let Self::Pinned { servers } = self else { return Ok(()) };
+        let (core, own) = ((1 - servers).to_string(), process::id().to_string());
+        let moved = process::Command::new("taskset").args(["-c", "-p", &core, &own]).stdout(Stdio::null()).status()?;
+        ensure!(moved.success(), "this process cannot go to core {core}");
+        Ok(())
+    }
+
     fn claim_beside(servers: u8) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().context("the number of cores")?;
-        let (core, own) = ((1 - servers).to_string(), process::id().to_string());
-        let pinned = cores.get() > 1
-            && process::Command::new("taskset")
-                .args(["-c", "-p", &core, &own])
-                .stdout(Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success());
-        Ok(if pinned { Self::Pinned { servers } } else { Self::Free })
+        let pinned = Self::Pinned { servers };
+        Ok(if cores.get() > 1 && pinned.enter().is_ok() { pinned } else { Self::Free })
     }
 
     /// Starts `tailwater` with these arguments, and returns the address that it tells.
@@ -98,6 +115,22 @@ impl Cores {
     }
 }
 
+/// CPU that a process has taken so far, user and system. The kernel counts in ticks, mostly of 10 ms (proc(5)).
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
+    let ticks = ticks_in(&stat).with_context(|| format!("/proc/{pid}/stat makes no sense"))?;
+    Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+}
+
+/// Fields 14 and 15. The second field, the process's name, can hold anything.
+fn ticks_in(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
 /// What an environment variable names, or the program beside this one: a bench target is `target/release/deps/name-…`,
 /// two folders below.
 ///
@@ -110,4 +143,16 @@ pub fn find(name: &str, variable: &str) -> anyhow::Result<PathBuf> {
     };
     ensure!(program.is_file(), "{} is missing; `cargo build --release --workspace --bins` makes it", program.display());
     Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_shift_the_ticks() {
+        let stat = "7 (a) R 1) S 1 7 7 0 -1 4194560 100 0 0 0 31 12 0 0 20 0 3 0 99 0 0";
+        assert_eq!(ticks_in(stat), Some(43));
+        assert_eq!(ticks_in("7 (a) S 1"), None);
+    }
 }

@@ -34,6 +34,11 @@ conformance store="memory" seed="random":
     cargo build --release --locked
     node tests/conformance/run.mjs --store {{store}} --seed {{seed}}
 
+# Gateways, a store and nginx as processes under real faults: `just pods chaos --form short --seed 7`.
+pods scenario="chaos" *args:
+    cargo build --release --locked
+    cargo run --release --locked -p tailwater-pods -- {{scenario}} {{args}}
+
 # Measure everything, or one thing: `just bench micro ring`, `just bench instructions`, `just bench share --count 200`.
 bench name="all" *args:
     @{{just_executable()}} _bench-{{name}} {{args}}

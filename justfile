@@ -34,11 +34,16 @@ conformance store="memory" seed="random":
     cargo build --release --locked
     node tests/conformance/run.mjs --store {{store}} --seed {{seed}}
 
+# Gateways, a store and nginx as processes under real faults: `just pods chaos --form short --seed 7`.
+pods scenario="chaos" *args:
+    cargo build --release --locked
+    cargo run --release --locked -p tailwater-pods -- {{scenario}} {{args}}
+
 # Measure everything, or one thing: `just bench micro ring`, `just bench instructions`, `just bench share --count 200`.
 bench name="all" *args:
     @{{just_executable()}} _bench-{{name}} {{args}}
 
-_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan
+_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream _bench-appends
 
 # Single operations by the clock; an argument is a part of their names.
 _bench-micro *args:
@@ -61,6 +66,16 @@ compare *args:
 _bench-fan:
     cargo build --release --locked -p tailwater -p tailwater-fanbench
     cargo bench --locked -p tailwater-benches --bench fan
+
+# What S2's client library takes by itself; UPSTREAM_STREAMS=10 and the like make it smaller.
+_bench-upstream:
+    cargo build --release --locked
+    cargo bench --locked -p tailwater-benches --bench upstream
+
+# Appends a second beside S2's client library; APPENDS_WRITERS=16 and the like make it smaller.
+_bench-appends:
+    cargo build --release --locked
+    cargo bench --locked -p tailwater-benches --bench appends
 
 # Run the long form of a proof and write docs/proofs/NAME.md; without a name, list them.
 prove *name:

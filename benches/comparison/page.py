@@ -21,7 +21,7 @@ benches/compare            # all tables, about an hour and a half; --scenario NA
 
 - `fanbench` (`bins/fanbench`) is the client for all of them, on one core; the server is alone on another. Tailwater's store
   is a process of its own beside the client, because it is a service elsewhere when deployed; the last column says what
-  it used. Servers with several threads have one core like the rest, and nginx runs one worker.
+  it used. A store that keeps its data on disk may use both cores. Servers with several threads have one core like the rest, and nginx runs one worker.
 - Writers keep to a schedule: a message is stamped with the time at which it was due, not with the time at which the
   server let it be sent. Latency is from there to the reader's `read`. Messages are JSON of 200 bytes.
 - **Every reader checks that it receives every message once and in order.** A run in which one does not has failed. A

@@ -12,6 +12,7 @@ export const CAUGHT_UP = /"upToDate":true\}\n\n\r\n$/;
 /** Events: `request` with the request's line, `reply` with bytes of the gateway, `cut`. */
 export class Wire extends EventEmitter {
   #server;
+  #gateway;
   #ends = new Set();
   #armed = null;
   #sinceRequest = "";
@@ -29,15 +30,25 @@ export class Wire extends EventEmitter {
   /** A new way to the gateway at `baseUrl`. */
   static async to(baseUrl) {
     const wire = new Wire();
-    const { hostname, port } = new URL(baseUrl);
     wire.setMaxListeners(0);
-    const gateway = { host: hostname, port, noDelay: true };
-    wire.#server = createServer({ noDelay: true }, (client) => wire.#join(client, connect(gateway)));
+    wire.lead(baseUrl);
+    wire.#server = createServer({ noDelay: true }, (client) => wire.#join(client, connect(wire.#gateway)));
     wire.#server.listen(0, "127.0.0.1");
     await once(wire.#server, "listening");
     // A test that failed must not keep its process from ending.
     wire.#server.unref();
     return wire;
+  }
+
+  /** From now on connections lead to the gateway at `baseUrl`. */
+  lead(baseUrl) {
+    const { hostname, port } = new URL(baseUrl);
+    this.#gateway = { host: hostname, port, noDelay: true };
+  }
+
+  /** Cuts every connection. */
+  drop() {
+    for (const end of this.#ends) end.destroy();
   }
 
   /** What stands for the gateway's base URL. */
@@ -77,7 +88,7 @@ export class Wire extends EventEmitter {
 
   /** Cuts what is left, and stops listening. */
   async close() {
-    for (const end of this.#ends) end.destroy();
+    this.drop();
     this.#server.close();
     await once(this.#server, "close");
   }

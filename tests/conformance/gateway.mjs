@@ -28,7 +28,15 @@ async function within(limit, promise, message) {
  * @param log file handle that takes what the program writes
  */
 export async function startGateway(binary, storeArgs, log) {
-  const args = ["serve", "--listen", "127.0.0.1:0", "--long-poll-timeout", "500ms", ...storeArgs];
+  return start(binary, ["serve", "--listen", "127.0.0.1:0", "--long-poll-timeout", "500ms", ...storeArgs], log);
+}
+
+/** Runs `binary store`, in memory, on a port of its own choice. */
+export async function startStore(binary, log) {
+  return start(binary, ["store", "--listen", "127.0.0.1:0", "--memory"], log);
+}
+
+async function start(binary, args, log) {
   // A setting in the environment would silently change what is tested.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("TAILWATER_")));
   const child = spawn(binary, args, { env, stdio: ["ignore", "pipe", log.fd] });
@@ -37,7 +45,7 @@ export async function startGateway(binary, storeArgs, log) {
 
   const address = new Promise((resolve, reject) => {
     child.once("error", (error) => reject(new Error(`cannot start ${binary}: ${error.message}`)));
-    child.once("exit", (code, signal) => reject(new Error(`the gateway ended at start: ${signal ?? `exit ${code}`}`)));
+    child.once("exit", (code, signal) => reject(new Error(`the program ended at start: ${signal ?? `exit ${code}`}`)));
     createInterface({ input: child.stdout }).on("line", (line) => {
       log.write(`${line}\n`);
       const match = LISTENING.exec(line);
@@ -45,8 +53,8 @@ export async function startGateway(binary, storeArgs, log) {
     });
   });
   try {
-    const baseUrl = await within(START_LIMIT_MS, address, "the gateway did not say where it listens");
-    return { baseUrl, stop: () => stop(child, exited) };
+    const baseUrl = await within(START_LIMIT_MS, address, "the program did not say where it listens");
+    return { baseUrl, signal: (name) => child.kill(name), stop: () => stop(child, exited) };
   } catch (error) {
     child.kill("SIGKILL");
     throw error;

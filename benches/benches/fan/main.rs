@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let cores = Cores::claim()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     say(match cores {
-        Cores::Pinned => "gateway on core 0; store and readers on core 1",
+        Cores::Pinned { .. } => "gateway on core 0; store and readers on core 1",
         Cores::Free => "not pinned to cores",
     })?;
     let findings = runtime.block_on(Box::pin(show(cores, &sizes)))?;

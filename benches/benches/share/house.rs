@@ -4,12 +4,9 @@ use std::net::TcpListener;
 
 use anyhow::ensure;
 use prometheus::Registry;
-use tailwater_benches::programs::Cores;
-use tailwater_s2::{Endpoint, Metrics, Placement, S2Upstream, S2UpstreamConfig, Secret};
+use tailwater_benches::{direct::Direct, programs::Cores};
+use tailwater_s2::S2Upstream;
 use tokio::process::Child;
-
-/// The gateway's own default.
-const BASIN_PREFIX: &str = "tailwater";
 
 /// Where the store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +47,9 @@ impl House {
             }
             Layout::Within => free_addr()?,
         };
-        let endpoint = format!("http://{store}");
+        let direct = Direct::at(&store)?;
         let backend: &[&str] = match layout {
-            Layout::Apart => &["--s2-endpoint", &endpoint],
+            Layout::Apart => &["--s2-endpoint", direct.endpoint()],
             Layout::Within => &["--memory", "--s2-listen", &store],
         };
         // One response is followed all the way: a reader that reconnects is another matter.
@@ -60,9 +57,7 @@ impl House {
         let (child, gateway) = cores.serve(&[&serve, backend].concat()).await?;
         processes.push(child);
 
-        let placement = Placement::basin_per_project(BASIN_PREFIX)?;
-        let config = S2UpstreamConfig::new(Endpoint::Url(endpoint), Secret::from("none"), placement);
-        let direct = S2Upstream::new(config, Metrics::register(&Registry::new())?.into())?;
+        let direct = direct.upstream(&Registry::new())?;
         Ok(Self { layout, gateway, direct, processes })
     }
 

@@ -18,7 +18,6 @@
 //! code is not 0 unless the share of every median is under [`BAR`].
 
 mod arrivals;
-mod gateway;
 mod house;
 mod measure;
 
@@ -42,7 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
     let mut out = std::io::stdout().lock();
     let places = match cores {
-        Cores::Pinned => "store and gateway on core 0, client on core 1",
+        Cores::Pinned { .. } => "store and gateway on core 0, client on core 1",
         Cores::Free => "not pinned to cores",
     };
     writeln!(out, "{count} times each way, messages of {} bytes, {places}\n\n{report}", measure::MESSAGE)?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use tailwater_benches::{
+    connection::Connection,
     figures::{Comparison, Sample, Summary},
     phases,
 };
@@ -12,10 +13,10 @@ use tailwater_log::NewRecord;
 use tailwater_upstream::{Append, StreamKey, Upstream as _};
 use tokio::{task::yield_now, time::sleep};
 
-use crate::{arrivals::Arrivals, gateway::Connection, house::House};
+use crate::{arrivals::Arrivals, house::House};
 
 /// The project that all streams are in.
-pub(crate) const PROJECT: &str = "bench";
+const PROJECT: &str = "bench";
 /// The size of a message, in bytes.
 pub(crate) const MESSAGE: usize = 200;
 /// Attempts that do not count, each way: connections, caches and the allocator find their shape.
@@ -50,7 +51,7 @@ struct Times {
 
 /// From the start of an append to its acknowledgement. Each way has a stream of its own, and they take turns.
 pub(crate) async fn appends(house: &House, count: u32) -> anyhow::Result<Comparison> {
-    let mut connection = Connection::open(&house.gateway).await?;
+    let mut connection = Connection::open(&house.gateway, PROJECT).await?;
     connection.create("append-gateway").await?;
     let mut times = Times::default();
     for n in 0..WARM_UP + count {
@@ -96,7 +97,7 @@ impl<'a> Readers<'a> {
         let key = StreamKey::new(PROJECT, Self::BY_SESSION);
         let tail = house.direct.check_tail(&key).await?;
         let by_session = Arrivals::of_session(house.direct.read_session(&key, tail.seq).await?);
-        let mut connection = Connection::open(&house.gateway).await?;
+        let mut connection = Connection::open(&house.gateway, PROJECT).await?;
         connection.create(Self::BY_RESPONSE).await?;
         let by_response = Arrivals::of_response(connection.follow(Self::BY_RESPONSE).await?).await?;
         Ok(Self { house, by_session, by_response })

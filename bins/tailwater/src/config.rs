@@ -132,6 +132,8 @@ impl ServeSettings {
         span(&mut self.long_poll_timeout, defaults.long_poll_timeout);
         span(&mut self.sse_lifetime, defaults.sse_lifetime);
         span(&mut self.drain, defaults.drain);
+        span(&mut self.drain_notice, defaults.drain_notice);
+        span(&mut self.max_connection_age, defaults.max_connection_age);
         let fanout = FanoutConfig::default();
         span(&mut self.linger, fanout.linger);
         self.max_streams.get_or_insert(fanout.max_streams);
@@ -148,6 +150,8 @@ impl ServeSettings {
         self.max_body.get_or_insert(Size(defaults.max_body as u64));
         let connections = u32::try_from(defaults.max_connections).unwrap_or(u32::MAX);
         self.max_connections.get_or_insert(Count(connections));
+        let requests = u32::try_from(defaults.max_requests).unwrap_or(u32::MAX);
+        self.max_requests.get_or_insert(Count(requests));
         self.max_connections_per_address.get_or_insert(Count(0));
         self.send_buffer.get_or_insert(Size(defaults.send_buffer as u64));
         let shards = u32::try_from(defaults.delivery_shards).unwrap_or(u32::MAX);
@@ -429,14 +433,12 @@ fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
             Some(Count(count)) => usize::try_from(count).map_err(|fault| refused("delivery-shards", &fault))?,
             None => defaults.delivery_shards,
         },
-        max_connections: match settings.max_connections {
-            None => defaults.max_connections,
-            Some(Count(0)) => return Err(refused("max-connections", &"must be more than none")),
-            Some(Count(most)) => usize::try_from(most).map_err(|fault| refused("max-connections", &fault))?,
-        },
+        max_connections: some("max-connections", settings.max_connections, defaults.max_connections)?,
+        max_requests: some("max-requests", settings.max_requests, defaults.max_requests)?,
         max_connections_per_address: settings
             .max_connections_per_address
             .and_then(|Count(most)| NonZeroUsize::new(usize::try_from(most).unwrap_or(usize::MAX))),
+        max_connection_age: settings.max_connection_age.map_or(defaults.max_connection_age, |span| span.0),
         trusted_proxies: TrustedProxies::parse(settings.trusted_proxy.iter().flatten())
             .map_err(|fault| refused("trusted-proxy", &fault))?,
         keep_alive: span("keep-alive", settings.keep_alive, defaults.keep_alive)?,
@@ -446,8 +448,18 @@ fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
         long_poll_timeout: span("long-poll-timeout", settings.long_poll_timeout, defaults.long_poll_timeout)?,
         sse_lifetime: span("sse-lifetime", settings.sse_lifetime, defaults.sse_lifetime)?,
         drain: settings.drain.map_or(defaults.drain, |span| span.0),
+        drain_notice: settings.drain_notice.map_or(defaults.drain_notice, |span| span.0),
         ..defaults
     })
+}
+
+/// A number that must not be none.
+fn some(name: &'static str, set: Option<Count>, default: usize) -> Result<usize, ConfigError> {
+    match set {
+        None => Ok(default),
+        Some(Count(0)) => Err(refused(name, &"must be more than none")),
+        Some(Count(most)) => usize::try_from(most).map_err(|fault| refused(name, &fault)),
+    }
 }
 
 fn needs_token(setting: &'static str, shown: Option<SocketAddr>, has_token: bool) -> Result<(), ConfigError> {
@@ -508,9 +520,9 @@ mod tests {
     #[test]
     fn settings_reach_the_parts_that_they_are_for() {
         let serve = decided(
-            "memory = true\nlinger = '1s'\ndrain = '0s'\nlong-poll-timeout = '500ms'\nsse-lifetime = '5s'\n\
+            "memory = true\nlinger = '1s'\ndrain = '0s'\ndrain-notice = '3s'\nmax-requests = 8\nlong-poll-timeout = '500ms'\nsse-lifetime = '5s'\n\
              max-body = '1MiB'\nmemory-budget = '80MiB'\nmax-streams = 5\nmax-connections = 7\nmax-connections-per-address = 3\ntrusted-proxy = ['10.0.0.0/8']\n\
-             keep-alive = '1s'\nheader-timeout = '2s'\nbody-timeout = '3s'\nwrite-timeout = '4s'\nsend-buffer = '16KiB'\n\
+             max-connection-age = '9s'\nkeep-alive = '1s'\nheader-timeout = '2s'\nbody-timeout = '3s'\nwrite-timeout = '4s'\nsend-buffer = '16KiB'\n\
              public-url = 'https://a.example/'\nsingle-project = 'p'",
         );
         assert_eq!(serve.store, Store::Embedded { data: Data::Memory, expose: None, token_file: None });
@@ -518,7 +530,10 @@ mod tests {
         assert_eq!(serve.server.long_poll_timeout, Duration::from_millis(500));
         assert_eq!(serve.server.sse_lifetime, Duration::from_secs(5));
         assert_eq!((serve.server.max_body, serve.server.send_buffer), (1 << 20, 16 << 10));
-        assert_eq!(serve.server.max_connections, 7);
+        assert_eq!((serve.server.max_connections, serve.server.max_requests), (7, 8));
+        assert_eq!(serve.server.drain_notice, Duration::from_secs(3));
+        assert_eq!(serve.server.max_connection_age, Duration::from_secs(9));
+        assert_eq!(decided("max-connection-age = '0s'").server.max_connection_age, Duration::ZERO);
         assert_eq!(serve.server.max_connections_per_address, NonZeroUsize::new(3));
         assert_eq!(serve.server.trusted_proxies, TrustedProxies::parse(["10.0.0.0/8"]).unwrap());
         let spans = [serve.server.keep_alive, serve.server.header_timeout, serve.server.body_timeout];
@@ -579,6 +594,7 @@ mod tests {
             ("listen = ['[::]:1']", "auth"),
             ("send-buffer = '1KiB'", "send-buffer"),
             ("max-connections = 0", "max-connections"),
+            ("max-requests = 0", "max-requests"),
             ("trusted-proxy = ['10.0.0.0/33']", "trusted-proxy"),
             ("trusted-proxy = ['proxy.example']", "trusted-proxy"),
             ("keep-alive = '0s'", "keep-alive"),

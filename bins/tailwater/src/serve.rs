@@ -28,6 +28,9 @@ use crate::{
 /// How long what is under way in streams may take to settle, once nobody can ask any more.
 const SETTLE: Duration = Duration::from_secs(10);
 
+/// The same where somebody does not want to wait.
+const HURRIED_SETTLE: Duration = Duration::from_millis(500);
+
 /// How long answers may still go out once the store has ended by itself. Whatever waits for it waits in vain.
 const AFTER_LOSS: Duration = Duration::from_secs(1);
 
@@ -106,7 +109,11 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
     };
     shutdown.cancel();
     tracker.close();
-    let settled = timeout(SETTLE, tracker.wait()).await.is_ok();
+    let settled = tokio::select! {
+        settled = timeout(SETTLE, tracker.wait()) => settled.is_ok(),
+        // Whoever hurried before has been heard, and what is under way has a moment all the same.
+        () = stop.hurried(&hurry) => timeout(HURRIED_SETTLE, tracker.wait()).await.is_ok(),
+    };
     tracing::info!(?ended, settled, "stopped");
     opened.close().await
 }
@@ -185,6 +192,13 @@ impl Stop {
             biased;
             opened = opening => Some(opened),
             () = self.asked() => None,
+        }
+    }
+
+    /// Waits for somebody who does not want to wait, unless there was one already.
+    async fn hurried(&mut self, hurry: &CancellationToken) {
+        if !hurry.is_cancelled() {
+            self.asked().await;
         }
     }
 

@@ -87,15 +87,25 @@ pub(crate) struct ServeSettings {
     /// Over how long live responses are ended when the process is told to stop [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) drain: Option<Span>,
+    /// For how long of that, at first, only readiness says so; a quarter of it at most [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) drain_notice: Option<Span>,
     /// The largest body of a request [default: 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_body: Option<Size>,
     /// The most connections at once [default: as many as the process may open files, less 512, and 100000 at most]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_connections: Option<Count>,
+    /// The most requests at once over all connections, beside live responses of plain HTTP/1.1 [default: 100000]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_requests: Option<Count>,
     /// The most connections at once from one client address, 0 for no limit; /64 networks of IPv6 count as one [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_connections_per_address: Option<Count>,
+    /// How long a connection may last, give or take a tenth, before it takes no further request; 0s for no limit [default:
+    /// 10m]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) max_connection_age: Option<Span>,
     /// A proxy, or a network of them, whose X-Forwarded-For says which client a request is from; repeat it for more
     #[arg(long, value_name = "CIDR")]
     pub(crate) trusted_proxy: Option<Vec<String>>,
@@ -325,9 +335,12 @@ impl Layer for ServeSettings {
             sse_lifetime: self.sse_lifetime.or(weaker.sse_lifetime),
             linger: self.linger.or(weaker.linger),
             drain: self.drain.or(weaker.drain),
+            drain_notice: self.drain_notice.or(weaker.drain_notice),
             max_body: self.max_body.or(weaker.max_body),
             max_connections: self.max_connections.or(weaker.max_connections),
+            max_requests: self.max_requests.or(weaker.max_requests),
             max_connections_per_address: self.max_connections_per_address.or(weaker.max_connections_per_address),
+            max_connection_age: self.max_connection_age.or(weaker.max_connection_age),
             trusted_proxy: self.trusted_proxy.or(weaker.trusted_proxy),
             keep_alive: self.keep_alive.or(weaker.keep_alive),
             header_timeout: self.header_timeout.or(weaker.header_timeout),

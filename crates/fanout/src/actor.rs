@@ -234,10 +234,10 @@ impl Actor {
         let reader = LogReader::new(Arc::clone(&seed.upstream), seed.key.clone());
         let feed = Feed::new(&seed.rings, seed.config.ring_bytes);
         Self {
-            live: Live::new(Arc::clone(&feed)),
+            live: Live::new(Arc::clone(&feed), seed.config.chance.clone()),
             feed,
             present: Present::default(),
-            writes: Writes::new(),
+            writes: Writes::new(&seed.config.chance),
             state: StreamState::default(),
             view: None,
             todo: VecDeque::new(),

@@ -3,7 +3,11 @@
 //! Time is S2's: lifetimes are counted in the timestamps of records, and no pod's own clock takes part. The newest ack
 //! carries such a timestamp; that, plus the monotonic time since it arrived, is a lower bound of S2's present.
 
-use std::sync::Mutex;
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
 
 use tokio::time::Instant;
 
@@ -26,6 +30,37 @@ impl StoreClock {
     pub(crate) fn present_ms(&self) -> Option<u64> {
         let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.map(|(at, since)| at + elapsed_ms(since, Instant::now()))
+    }
+}
+
+/// What this machine takes the time for, in milliseconds since the Unix epoch. It is asked only for what may be wrong: in
+/// which hour a stream is looked after.
+#[derive(Clone)]
+pub struct MachineClock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl MachineClock {
+    /// A clock that shows what `now_ms` says.
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl Default for MachineClock {
+    fn default() -> Self {
+        Self::new(|| {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+}
+
+impl fmt::Debug for MachineClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MachineClock")
     }
 }
 

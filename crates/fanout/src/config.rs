@@ -5,7 +5,7 @@ use std::time::Duration;
 use tailwater_log::Visibility;
 use tailwater_protocol::ContentType;
 
-use crate::budget::Budget;
+use crate::{budget::Budget, chance::Chance, clock::MachineClock};
 
 /// The settings of the fan-out.
 #[derive(Debug, Clone)]
@@ -41,6 +41,10 @@ pub struct Config {
     pub native_content_type: ContentType,
     /// Who may see native streams.
     pub native_visibility: Visibility,
+    /// Where random numbers come from.
+    pub chance: Chance,
+    /// What this machine takes the time for, until the store has told its own.
+    pub machine_clock: MachineClock,
 }
 
 impl Config {
@@ -63,6 +67,8 @@ impl Config {
             settle: Duration::from_secs(10),
             native_content_type: ContentType::default_binary(),
             native_visibility: Visibility::Public,
+            chance: Chance::default(),
+            machine_clock: MachineClock::default(),
         }
     }
 }
@@ -79,7 +85,8 @@ pub(crate) const MAILBOX: usize = 256;
 pub(crate) const DOORBELL: usize = 64;
 /// How long to wait before a session that could not be opened, or broke, is tried again.
 pub(crate) const SESSION_RETRY: Duration = Duration::from_millis(500);
-/// How long a tail check, an activation or a history read may take before the store counts as away.
+/// How long a tail check, an activation or a history read may take before the store counts as away, and for how long who
+/// wants to follow a stream waits for a store that does.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a present tail may be ahead of the read session before the gap is read instead.
 pub(crate) const SESSION_LAG: Duration = Duration::from_millis(250);
@@ -89,5 +96,7 @@ pub(crate) const LOST_RACES: u32 = 3;
 pub(crate) const TURN: Duration = Duration::from_millis(100);
 /// How often a write is decided again before its client is told to come back.
 pub(crate) const MAX_TRIES: u32 = 50;
+/// How long to wait, before jitter, until a mark for a lifetime is tried again that the store would not take.
+pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a stream with live readers looks at its lifetime.
 pub(crate) const TICK: Duration = Duration::from_millis(500);

@@ -8,7 +8,7 @@
 //! and what is idle does not keep what the busy ones need.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -50,6 +50,7 @@ pub(crate) trait Listener: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     alive: AtomicBool,
+    lost: AtomicBool,
     rung: AtomicU64,
 }
 
@@ -77,7 +78,7 @@ pub struct RingPool {
     limit: usize,
     used: AtomicUsize,
     ids: AtomicU64,
-    feeds: Mutex<HashMap<u64, Weak<Feed>>>,
+    feeds: Mutex<BTreeMap<u64, Weak<Feed>>>,
     gauge: IntGauge,
 }
 
@@ -89,6 +90,18 @@ impl Pulse {
 
     pub(crate) fn set_alive(&self, alive: bool) {
         self.alive.store(alive, Ordering::Release);
+        self.lost.store(false, Ordering::Release);
+    }
+
+    /// Whether there was a session and it has lost its connection: the store may be away, and whoever left now might not
+    /// be let in again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_lost(&self) {
+        self.alive.store(false, Ordering::Release);
+        self.lost.store(true, Ordering::Release);
     }
 
     /// The position behind all that has been rung for.
@@ -237,7 +250,7 @@ impl RingPool {
         Arc::new(Self { limit, used, ids, feeds: Mutex::default(), gauge })
     }
 
-    fn feeds(&self) -> MutexGuard<'_, HashMap<u64, Weak<Feed>>> {
+    fn feeds(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Feed>>> {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -14,19 +14,23 @@ use std::sync::{
 use dashmap::{DashMap, Entry};
 use tailwater_log::{Content, CreateRequest, DeclaredConfig, Misplaced, Open, Place, Presence, Refusal, StreamState};
 use tailwater_protocol::{ContentType, Lifetime, ReadOffset};
-use tailwater_upstream::{StreamKey, Upstream};
-use tokio::sync::{mpsc, oneshot};
+use tailwater_upstream::{StreamKey, Traffic, Upstream};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
     actor::{self, Answer, Arrival, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
     clock::StoreClock,
-    config::Config,
+    config::{Config, READ_TIMEOUT},
     feed::RingPool,
     history::{History, HistoryCache, Hole, Window, Windows},
     metrics::{Limit, Metrics},
     ops::{Appended, Create, Created, Head, OpError, Page, Post},
+    precedence::AppendsFirst,
     reader::Reader,
     sweep::Listing,
 };
@@ -83,8 +87,9 @@ impl Gateway {
         let rings = RingPool::new(seed.config.ring_total_bytes, seed.metrics.ring_bytes.clone());
         let (config, metrics) = (&seed.config, &seed.metrics);
         let windows = Windows::new(config.window_budget_bytes, config.window_bytes, metrics.window_bytes.clone());
+        let upstream = Arc::new(AppendsFirst::new(seed.upstream));
         let history = HistoryCache::new(
-            Arc::clone(&seed.upstream),
+            Arc::clone(&upstream),
             config.history_bytes,
             metrics.clone(),
             seed.tracker.clone(),
@@ -92,7 +97,7 @@ impl Gateway {
         );
         let gateway = Self {
             inner: Arc::new(Inner {
-                upstream: seed.upstream,
+                upstream,
                 config: Arc::new(seed.config),
                 metrics: seed.metrics,
                 clock: Arc::default(),
@@ -115,7 +120,7 @@ impl Gateway {
     pub async fn create(&self, key: &StreamKey, create: Create) -> Result<Created, OpError> {
         let Some(fork) = create.fork.clone() else {
             let open = Open {
-                incarnation: rand::random(),
+                incarnation: self.inner.config.chance.number(),
                 content_type: create.content_type.clone().unwrap_or_else(ContentType::default_binary),
                 lifetime: create.lifetime.unwrap_or(Lifetime::Forever),
                 visibility: create.visibility.plain(),
@@ -227,14 +232,39 @@ impl Gateway {
         view.tail()
     }
 
-    /// GET with `live`: joins the stream.
+    /// GET with `live`: joins the stream. While the store is left alone, it waits for it for a while: who wants to follow
+    /// has time, and would only come again and again.
     pub async fn follow(&self, key: &StreamKey, from: ReadOffset) -> Result<Reader, OpError> {
+        match Reader::join(self.clone(), key.clone(), from).await {
+            Err(OpError::Unavailable { retry_after, .. }) if retry_after.is_some() || self.suspended().is_some() => {}
+            joined => return joined,
+        }
+        // Whether it is back or not, the second answer says.
+        drop(timeout(READ_TIMEOUT, self.inner.upstream.reachable(key)).await);
         Reader::join(self.clone(), key.clone(), from).await
     }
 
     /// Whether the store answers.
     pub async fn ready(&self, within: std::time::Duration) -> Result<(), OpError> {
         Ok(self.inner.upstream.ready(within).await?)
+    }
+
+    /// What is not sent to the store for now, because it did not answer.
+    #[must_use]
+    pub fn suspended(&self) -> Option<Traffic> {
+        Traffic::ALL.into_iter().find(|traffic| self.inner.upstream.is_suspended(*traffic))
+    }
+
+    /// Whether a write to a stream may be taken. If not, it would be refused whatever it holds, and need not be received:
+    /// appends are not sent to the store, or the stream would be one too many that are active.
+    ///
+    /// # Errors
+    /// What the write would be answered.
+    pub fn takes_writes(&self, key: &StreamKey) -> Result<(), OpError> {
+        if self.inner.upstream.is_suspended(Traffic::Appends) {
+            return Err(OpError::Unavailable { retry_after: None, cause: None });
+        }
+        if self.inner.streams.contains_key(key) { Ok(()) } else { self.check_room() }
     }
 
     async fn look(&self, key: &StreamKey, at: LookAt) -> Result<Look, OpError> {
@@ -323,10 +353,7 @@ impl Gateway {
         if self.inner.shutdown.is_cancelled() {
             return Err(OpError::Draining);
         }
-        if self.inner.streams.len() >= self.inner.config.max_streams {
-            self.inner.metrics.refused(Limit::Streams);
-            return Err(OpError::TooManyStreams);
-        }
+        self.check_room()?;
         match self.inner.streams.entry(key.clone()) {
             Entry::Occupied(slot) => Ok(slot.get().handle.clone()),
             Entry::Vacant(vacant) => {
@@ -336,6 +363,15 @@ impl Gateway {
                 Ok(handle)
             }
         }
+    }
+
+    /// Whether there is room for one more active stream.
+    fn check_room(&self) -> Result<(), OpError> {
+        if self.inner.streams.len() < self.inner.config.max_streams {
+            return Ok(());
+        }
+        self.inner.metrics.refused(Limit::Streams);
+        Err(OpError::TooManyStreams)
     }
 
     fn spawn(&self, key: &StreamKey, generation: u64) -> StreamHandle {

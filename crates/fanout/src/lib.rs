@@ -15,7 +15,9 @@
 //! | `history` | older ranges, in chunks that all readers share |
 //! | `logread`, `settle` | one log read; one append until its fate is known |
 //! | `sweep` | streams to be looked after although nobody asks for them |
-//! | `clock` | the store's present |
+//! | `clock` | the store's present, and the machine's |
+//! | `chance` | random numbers |
+//! | `precedence` | appends before reads of the past |
 //! | `budget` | one budget of memory, and its shares |
 //! | `workbench` | parts of the inside, for who measures them |
 //! | `config`, `metrics` | what an operator turns and sees |
@@ -33,6 +35,7 @@
 mod actor;
 mod batch;
 mod budget;
+mod chance;
 mod clock;
 mod config;
 mod feed;
@@ -42,6 +45,7 @@ mod history;
 mod logread;
 mod metrics;
 mod ops;
+mod precedence;
 mod reader;
 mod ring;
 mod settle;
@@ -51,6 +55,8 @@ mod sweep;
 pub mod workbench;
 
 pub use budget::Budget;
+pub use chance::Chance;
+pub use clock::MachineClock;
 pub use config::Config;
 pub use gateway::{Gateway, Seed};
 pub use metrics::{Metrics, ShardMetrics};
@@ -58,5 +64,7 @@ pub use ops::{
     Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, NewVisibility, OpError, Page, Post, SourceAccess,
 };
 pub use reader::{Delivery, Event, Reader};
-pub use shard::{Arrival, Departure, End, Loss, Moment, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants};
+pub use shard::{
+    Arrival, Departure, End, Loss, Moment, STAY, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants,
+};
 pub use tailwater_log::Visibility;

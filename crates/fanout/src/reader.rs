@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use tailwater_log::{Misplaced, Place, Refusal, StreamState};
 use tailwater_protocol::{Offset, ReadOffset};
-use tailwater_upstream::StreamKey;
+use tailwater_upstream::{StreamKey, Traffic};
 use tokio::time::sleep;
 use tracing::debug;
 
@@ -23,7 +23,6 @@ use crate::{
     gateway::Gateway,
     history::{Hole, Window},
     ops::{Head, OpError},
-    settle::jittered,
     shard::{Resume, Seat, Stands},
 };
 
@@ -161,6 +160,16 @@ impl Reader {
         match &self.feed {
             Feed::Live(live) => live.shown.pulse().is_alive(),
             Feed::Behind { .. } | Feed::Joining => false,
+        }
+    }
+
+    /// Whether its stream's session has lost its connection, or it cannot go on for want of the store: whoever left now
+    /// might not be let in again.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        match &self.feed {
+            Feed::Live(live) => live.shown.pulse().is_lost(),
+            Feed::Behind { .. } | Feed::Joining => self.gateway.upstream().is_suspended(Traffic::Reads),
         }
     }
 
@@ -328,7 +337,7 @@ impl Reader {
             Err(OpError::Misplaced(Misplaced::Gone { earliest })) => return Some(Event::Reset { earliest }),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "history could not be read; trying again");
-                sleep(jittered(SESSION_RETRY)).await;
+                self.wait_for_the_store().await;
                 return None;
             }
             Err(error) => return Some(Event::Failed(error)),
@@ -376,7 +385,7 @@ impl Reader {
             Err(OpError::Draining) => Some(Event::Failed(OpError::Draining)),
             Err(error) if error.is_retryable() => {
                 debug!(stream = %self.key, %error, "joining failed; trying again");
-                sleep(jittered(SESSION_RETRY)).await;
+                self.wait_for_the_store().await;
                 None
             }
             Err(error) => Some(Event::Failed(error)),
@@ -385,6 +394,13 @@ impl Reader {
 }
 
 impl Reader {
+    /// Waits until another try makes sense. There are many readers, and a store that is away is not to be looked for by
+    /// each of them.
+    async fn wait_for_the_store(&self) {
+        self.gateway.upstream().reachable(&self.key).await;
+        sleep(self.gateway.config().chance.jittered(SESSION_RETRY)).await;
+    }
+
     /// Whether a stream of this name is still the one that is being read.
     fn goes_on_in(&self, view: &StreamState) -> bool {
         match (self.life, view.incarnation()) {

@@ -4,14 +4,19 @@
 //! batch at the same position: at most one of them can land. What was conditioned on the token alone is settled by
 //! moving the token: from then on the late attempt is refused, so the log up to that fence either holds the batch, found
 //! by its identity, or never will.
+//!
+//! After an outage many have to be settled at once. So the pauses between tries grow, with jitter, and nothing is looked
+//! into for whom nobody waits any more: what follows is decided on the log, whatever became of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tailwater_log::{BatchId, Condition, Entry, NewRecord, Plan, Token};
 use tailwater_upstream::{Append, AppendAck, AppendError, Fate, Position, StreamKey, Upstream};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    chance::Chance,
+    config::Config,
     logread::{LogReader, append_within},
     ops::OpError,
 };
@@ -32,8 +37,9 @@ pub(crate) enum Settled {
     Unknown,
 }
 
-/// The pauses between tries, and the time of one try.
+/// The first pause between tries, how often it doubles, and the time of one try.
 const PAUSE: Duration = Duration::from_millis(100);
+const DOUBLINGS: u32 = 3;
 const ONE_TRY: Duration = Duration::from_secs(6);
 /// How often a name is tried again whose emptied stream the store is just reaping.
 const REAPING_PAUSE: Duration = Duration::from_millis(50);
@@ -48,6 +54,26 @@ pub(crate) struct Attempt {
     /// Where the log ended when the plan was made: the batch can only stand behind it.
     from: u64,
     deadline: Instant,
+    chance: Chance,
+}
+
+/// An append whose fate is being looked into, for as long as somebody waits for the answer.
+struct Settling<'a> {
+    attempt: &'a Attempt,
+    is_awaited: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+/// How patiently the fate of an append is looked into.
+#[derive(Debug, Clone)]
+pub(crate) struct Patience {
+    within: Duration,
+    chance: Chance,
+}
+
+impl From<&Arc<Config>> for Patience {
+    fn from(config: &Arc<Config>) -> Self {
+        Self { within: config.settle, chance: config.chance.clone() }
+    }
 }
 
 impl Attempt {
@@ -55,9 +81,8 @@ impl Attempt {
         upstream: Arc<dyn Upstream>,
         key: StreamKey,
         plan: Plan,
-        token: Token,
-        next: u64,
-        within: Duration,
+        (token, next): (Token, u64),
+        Patience { within, chance }: Patience,
     ) -> Self {
         let match_seq = match plan.condition {
             Condition::Token => None,
@@ -65,11 +90,11 @@ impl Attempt {
         };
         let append = Append { records: plan.records, match_seq, token: Some(token.to_string()) };
         let deadline = Instant::now() + within;
-        Self { upstream, key, append, batch: plan.batch, token, from: next, deadline }
+        Self { upstream, key, append, batch: plan.batch, token, from: next, deadline, chance }
     }
 
-    /// Appends, and settles what is not known at once.
-    pub(crate) async fn run(self) -> Settled {
+    /// Appends, and settles what is not known at once, for as long as somebody waits for the answer.
+    pub(crate) async fn run(self, is_awaited: &(dyn Fn() -> bool + Send + Sync)) -> Settled {
         loop {
             match self.try_once().await {
                 Ok(ack) => return Settled::Landed(ack),
@@ -84,16 +109,38 @@ impl Attempt {
         }
         // A batch that moves the token refuses its own second coming, as one that is conditioned on the position does.
         let at_most_once = self.append.match_seq.is_some() || self.append.records.iter().any(NewRecord::is_fence);
-        if at_most_once { self.send_again().await } else { self.move_token().await }
+        let settling = Settling { attempt: &self, is_awaited };
+        if at_most_once { settling.send_again().await } else { settling.move_token().await }
     }
 
     async fn try_once(&self) -> Result<AppendAck, AppendError> {
         append_within(ONE_TRY, self.upstream.append(&self.key, self.append.clone())).await
     }
 
+    /// The pause before one more try: longer each time, and never the same on two pods.
+    async fn rest(&self, tries: &mut u32) {
+        sleep(self.chance.jittered(PAUSE * (1 << (*tries).min(DOUBLINGS)))).await;
+        *tries += 1;
+    }
+
+    fn has_time(&self) -> bool {
+        Instant::now() < self.deadline
+    }
+}
+
+impl Deref for Settling<'_> {
+    type Target = Attempt;
+
+    fn deref(&self) -> &Attempt {
+        self.attempt
+    }
+}
+
+impl Settling<'_> {
     async fn send_again(&self) -> Settled {
-        while self.has_time() {
-            sleep(jittered(PAUSE)).await;
+        let mut tries = 0;
+        while self.goes_on() {
+            self.rest(&mut tries).await;
             match self.try_once().await {
                 Ok(ack) => return Settled::Landed(ack),
                 Err(AppendError::SeqMismatch { .. } | AppendError::TokenMismatch { .. }) => {
@@ -106,12 +153,13 @@ impl Attempt {
     }
 
     async fn move_token(&self) -> Settled {
-        let Some(moved) = self.token.with_turn(rand::random()) else {
+        let Some(moved) = self.token.with_turn(self.chance.number()) else {
             // Without a token of ours nothing can refuse the late attempt.
             return Settled::Unknown;
         };
-        while self.has_time() {
-            sleep(jittered(PAUSE)).await;
+        let mut tries = 0;
+        while self.goes_on() {
+            self.rest(&mut tries).await;
             let fence = vec![NewRecord::fence(&moved.to_string())];
             let append = Append { records: fence, match_seq: None, token: self.append.token.clone() };
             match append_within(ONE_TRY, self.upstream.append(&self.key, append)).await {
@@ -126,6 +174,7 @@ impl Attempt {
     /// Looks for the batch in the log, which can no longer change in this respect.
     async fn look(&self, token: Option<Token>) -> Settled {
         let reader = LogReader::new(Arc::clone(&self.upstream), self.key.clone());
+        let mut tries = 0;
         while self.has_time() {
             if let Ok(Some(tail)) = reader.tail().await
                 && let Ok(records) = reader.read_all(self.from, tail.seq).await
@@ -146,23 +195,18 @@ impl Attempt {
                     end: position(&records[last].record, 1),
                 });
             }
-            sleep(jittered(PAUSE)).await;
+            self.rest(&mut tries).await;
         }
         Settled::Unknown
     }
 
-    fn has_time(&self) -> bool {
-        Instant::now() < self.deadline
+    fn goes_on(&self) -> bool {
+        self.has_time() && (self.is_awaited)()
     }
 }
 
 fn position(record: &tailwater_log::Record, after: u64) -> Position {
     Position { seq: record.seq + after, timestamp: record.timestamp }
-}
-
-/// Between half and all of a pause again as much, so that pods do not move in step.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + rand::random::<f64>())
 }
 
 /// What a settled append that is known not to have landed tells a client.

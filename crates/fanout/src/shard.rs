@@ -36,11 +36,13 @@ use tailwater_protocol::{cursor, sse};
 
 pub(crate) use self::traffic::Resume;
 use self::{
-    line::{Bell, Came, Line, LineId},
-    slot::{Place, Slot, SlotId, SlotSeed, Unsent},
+    line::{Bell, Came, Line},
+    slot::{Place, Slot, SlotSeed, Unsent},
 };
 pub use self::{
+    line::{Bell as ShardBell, LineId},
     poller::{Shards, ShardsSeed},
+    slot::SlotId,
     traffic::{Arrival, Departure, End, Loss, Moment, Seat, ShardConfig, Stands, Wake, Wants},
 };
 use crate::{
@@ -59,11 +61,13 @@ const TURNS: usize = 4;
 const MAX_UNREAD: usize = 16 * 1024;
 /// Into how many parts a sweep over all slots is cut, one for each tick.
 const PARTS: usize = 8;
+/// Between these a response lasts on that should end while its stream's session has lost its connection.
+pub const STAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 /// How often the time is looked at. A sweep takes eight ticks: a deadline is kept to a quarter of a second.
-pub(crate) const TICK: Duration = Duration::from_millis(31);
+pub const TICK: Duration = Duration::from_millis(31);
 
 /// The readers of one thread.
-pub(crate) struct Shard<S, L> {
+pub struct Shard<S, L> {
     config: ShardConfig,
     metrics: ShardMetrics,
     slots: Slab<Slot<S, L>>,
@@ -95,7 +99,8 @@ enum Sent {
 }
 
 impl<S: Read + Write, L> Shard<S, L> {
-    pub(crate) fn new(config: ShardConfig, metrics: ShardMetrics, bell: Arc<Bell>, now: Instant) -> Self {
+    /// A shard without readers; `bell` is what their streams ring.
+    pub fn new(config: ShardConfig, metrics: ShardMetrics, bell: Arc<Bell>, now: Instant) -> Self {
         Self {
             config,
             metrics,
@@ -112,21 +117,22 @@ impl<S: Read + Write, L> Shard<S, L> {
     }
 
     /// How many readers it has.
-    pub(crate) fn readers(&self) -> usize {
+    pub fn readers(&self) -> usize {
         self.slots.len()
     }
 
     /// Who has departed since the last time.
-    pub(crate) fn departures(&mut self) -> Vec<Departure<S, L>> {
+    pub fn departures(&mut self) -> Vec<Departure<S, L>> {
         std::mem::take(&mut self.departures)
     }
 
-    pub(crate) fn socket(&mut self, id: SlotId) -> Option<&mut S> {
+    /// The socket of a reader.
+    pub fn socket(&mut self, id: SlotId) -> Option<&mut S> {
         self.slots.get_mut(id).map(|slot| &mut slot.socket)
     }
 
     /// Takes a reader in, and sends it what it has not had. `None` where it has departed at once.
-    pub(crate) fn arrive(&mut self, arrival: Arrival<S, L>, now: Moment) -> Option<SlotId> {
+    pub fn arrive(&mut self, arrival: Arrival<S, L>, now: Moment) -> Option<SlotId> {
         let Arrival { socket, seat, cursor, ends_at, wants, unread, luggage } = arrival;
         if let Some(line) = self.known_line(&seat) {
             // First, because it may be over by now, and then it is no line for this reader.
@@ -162,7 +168,7 @@ impl<S: Read + Write, L> Shard<S, L> {
     }
 
     /// The bell of a stream has rung: its readers are sent what is new.
-    pub(crate) fn on_bell(&mut self, line: LineId, now: Moment) {
+    pub fn on_bell(&mut self, line: LineId, now: Moment) {
         let cursor = self.interval(now);
         let mut has_moved = false;
         loop {
@@ -194,7 +200,7 @@ impl<S: Read + Write, L> Shard<S, L> {
     }
 
     /// A socket can be read from or written to, or both, or has nothing for us at all.
-    pub(crate) fn on_ready(&mut self, id: SlotId, now: Moment) {
+    pub fn on_ready(&mut self, id: SlotId, now: Moment) {
         if self.slots.get(id).is_some_and(|slot| slot.unsent.is_some()) {
             self.flush(id, now);
         }
@@ -204,7 +210,7 @@ impl<S: Read + Write, L> Shard<S, L> {
     }
 
     /// Some time has passed: looks at the next part of the slots.
-    pub(crate) fn on_timer(&mut self, now: Moment) {
+    pub fn on_timer(&mut self, now: Moment) {
         // A drain has a window to keep to, and sweeps all at once.
         let parts = if self.drain.is_some() { 1 } else { PARTS };
         let part = self.slots.capacity().div_ceil(parts).max(1);
@@ -218,7 +224,7 @@ impl<S: Read + Write, L> Shard<S, L> {
     }
 
     /// Every response ends within the window.
-    pub(crate) fn drain(&mut self, window: Duration, now: Instant) {
+    pub fn drain(&mut self, window: Duration, now: Instant) {
         let drain = Drain { began: now, window };
         self.drain = Some(drain);
         for id in self.ids() {
@@ -227,12 +233,12 @@ impl<S: Read + Write, L> Shard<S, L> {
     }
 
     /// A reader whose socket cannot be waited for.
-    pub(crate) fn give_up(&mut self, id: SlotId) {
+    pub fn give_up(&mut self, id: SlotId) {
         self.lose(id, Loss::Left);
     }
 
     /// Gives up all readers.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         for id in self.ids() {
             self.lose(id, Loss::Closed);
         }
@@ -416,9 +422,10 @@ impl<S: Read + Write, L> Shard<S, L> {
         if slot.wants == Wants::Answer {
             return self.look_after_parked(id, millis);
         }
-        if millis >= slot.ends_at {
+        if millis >= slot.ends_at && !self.stays(id, millis) {
             return self.end_with_retry(id, now);
         }
+        let slot = &self.slots[id];
         if !slot.is_current() {
             self.attend(id, now);
         }
@@ -427,6 +434,18 @@ impl<S: Read + Write, L> Shard<S, L> {
             let is_alive = self.lines[slot.line].feed.pulse().is_alive();
             self.say(id, if is_alive { self.what_to_say(id) } else { Says::More }, now);
         }
+    }
+
+    /// Whether a response lasts on although its time is over, because its session has lost its connection: while the store
+    /// is away its reader would not be let in again. When it is back, they do not all leave at once.
+    fn stays(&mut self, id: SlotId, millis: u64) -> bool {
+        let slot = &mut self.slots[id];
+        let stays = self.drain.is_none() && self.lines[slot.line].feed.pulse().is_lost();
+        if stays {
+            let (least, most) = (whole_millis(STAY.0), whole_millis(STAY.1));
+            slot.ends_at = millis + least + (self.config.random)() % (most - least);
+        }
+        stays
     }
 
     /// The response has lasted as long as it may.

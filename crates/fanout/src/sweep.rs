@@ -12,7 +12,7 @@
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -70,11 +70,7 @@ impl Gateway {
 
     /// The present for the index: the store's, or this machine's until the store has told its own.
     pub(crate) fn about_now_ms(&self) -> u64 {
-        let machine = || {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        };
-        self.clock().present_ms().unwrap_or_else(machine)
+        self.clock().present_ms().unwrap_or_else(|| self.config().machine_clock.now_ms())
     }
 
     /// Sweeps until the gateway shuts down.

@@ -31,6 +31,8 @@ mod checkpoint;
 mod codec;
 mod decide;
 mod inherit;
+#[cfg(test)]
+mod kept;
 mod mark;
 mod place;
 mod producers;

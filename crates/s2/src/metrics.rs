@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-use tailwater_upstream::{AppendError, ReadError};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use tailwater_upstream::{AppendError, ReadError, Traffic};
+
+use crate::circuit::Phase;
 
 /// The counters of one upstream, shared by its clones.
 pub type Meter = Arc<Metrics>;
@@ -18,6 +20,9 @@ pub struct Metrics {
     reads: IntCounter,
     tail_checks: IntCounter,
     errors: IntCounterVec,
+    circuit: IntGaugeVec,
+    circuit_changes: IntCounterVec,
+    spared: IntCounterVec,
 }
 
 /// What was asked for; the label `operation`.
@@ -53,6 +58,21 @@ impl Metrics {
             &["operation", "kind"],
         )?;
         registry.register(Box::new(errors.clone()))?;
+        let circuit = IntGaugeVec::new(
+            Opts::new("tailwater_upstream_circuit", "Whether requests are sent: 0 yes, 1 on trial, 2 probes only."),
+            &["traffic"],
+        )?;
+        registry.register(Box::new(circuit.clone()))?;
+        let circuit_changes = IntCounterVec::new(
+            Opts::new("tailwater_upstream_circuit_changes_total", "Changes of that."),
+            &["traffic", "to"],
+        )?;
+        registry.register(Box::new(circuit_changes.clone()))?;
+        let spared = IntCounterVec::new(
+            Opts::new("tailwater_upstream_spared_total", "Requests refused without asking a store that is away."),
+            &["traffic"],
+        )?;
+        registry.register(Box::new(spared.clone()))?;
         Ok(Self {
             read_sessions,
             appends: counter("tailwater_upstream_appends_total", "Batches that the store acknowledged.")?,
@@ -61,6 +81,9 @@ impl Metrics {
             reads: counter("tailwater_upstream_reads_total", "Unary reads sent to the store.")?,
             tail_checks: counter("tailwater_upstream_tail_checks_total", "Tail checks sent to the store.")?,
             errors,
+            circuit,
+            circuit_changes,
+            spared,
         })
     }
 
@@ -106,6 +129,25 @@ impl Metrics {
         self.failed(operation, kind);
     }
 
+    /// Where a circuit stands.
+    pub(crate) fn circuit(&self, traffic: Traffic, phase: Phase) {
+        let value = match phase {
+            Phase::Closed => 0,
+            Phase::Trial => 1,
+            Phase::Open => 2,
+        };
+        self.circuit.with_label_values(&[traffic.label()]).set(value);
+    }
+
+    pub(crate) fn circuit_changed(&self, traffic: Traffic, to: Phase) {
+        self.circuit(traffic, to);
+        self.circuit_changes.with_label_values(&[traffic.label(), to.label()]).inc();
+    }
+
+    pub(crate) fn spared(&self, traffic: Traffic) {
+        self.spared.with_label_values(&[traffic.label()]).inc();
+    }
+
     fn failed(&self, operation: Operation, kind: &str) {
         self.errors.with_label_values(&[operation.label(), kind]).inc();
     }
@@ -120,6 +162,16 @@ impl Operation {
             Self::ReadSession => "read_session",
             Self::List => "list",
             Self::Ready => "ready",
+        }
+    }
+}
+
+impl Phase {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Trial => "trial",
+            Self::Open => "open",
         }
     }
 }

@@ -3,32 +3,40 @@
 //! Three clients, because HTTP/2 shares a flow-control window among the requests of a connection: one for read
 //! sessions, one for unary reads and everything else, one for appends. What one kind leaves unread then cannot hold up
 //! another. Within a connection the windows are such that all its requests together cannot fill it.
+//!
+//! A store that does not answer is left alone ([`Way`]), reads and appends apart: requests are refused at once then, and
+//! read sessions wait. While there are read sessions, a [`Sentry`] makes sure that it is noticed.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use s2_sdk::{
     S2, S2Stream,
     error::{ErrorCode, RequestError},
     types::{
-        AccountEndpoint, AppendRetryPolicy, BasinEndpoint, Http2Config, ListStreamsInput, ReadFrom as SdkFrom,
-        ReadInput, ReadLimits, ReadSessionConfig, ReadSessionRetryPolicy, ReadStart, ReadStop, RetryConfig, S2Config,
+        AccountEndpoint, AppendInput, AppendRetryPolicy, BasinEndpoint, Http2Config, ListStreamsInput,
+        ReadFrom as SdkFrom, ReadInput, ReadLimits, ReadSessionConfig, ReadStart, ReadStop, RetryConfig, S2Config,
         S2Endpoints, ValidationError,
     },
 };
 use tailwater_log::MAX_BATCH_RECORDS;
 use tailwater_upstream::{
-    Append, AppendAck, AppendError, Cause, Fate, Page, Position, ReadError, ReadFrom, ReadSession, StreamKey, Upstream,
+    Append, AppendAck, AppendError, Cause, Fate, Page, Position, ReadError, ReadFrom, ReadSession, StreamKey, Traffic,
+    Upstream,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Secret,
     basins::{Basins, MAX_PROJECTS},
     metrics::{Meter, Operation},
     naming::{Place, Placement},
-    session,
+    sentry::{self, Sentry},
+    session::{self, Reopen},
     translate::{self, TimedOut},
+    way::{Pass, Spared, Way},
 };
 
 /// How long an append may take, unless told otherwise.
@@ -37,10 +45,16 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one attempt of these may take, so that a lost answer leaves time for another.
 const READ_ATTEMPT: Duration = Duration::from_secs(4);
-/// How long a read session may take to connect first; later it tries again for as long as it lives.
+/// How long the tail check may take that is sent only to see whether the store answers.
+const SOUNDING: Duration = Duration::from_secs(2);
+/// How long a read session may take to connect first, all its attempts together; later it tries again for as long as it
+/// lives.
 const FIRST_CONNECT: Duration = Duration::from_secs(10);
 /// Attempts of one request, where repeating it is safe.
 const ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
+/// Attempts of a read session to connect: a thousand of them must not each for itself look for a store that is away, so
+/// when to try again is not the library's to say.
+const SESSION_ATTEMPTS: NonZeroU32 = NonZeroU32::MIN;
 /// How much of the time for an append one attempt to connect may take, so that all of [`ATTEMPTS`] fit and the answer
 /// can be that nothing was appended.
 const CONNECT_SHARE: u32 = 4;
@@ -110,6 +124,8 @@ pub enum S2UpstreamError {
 #[derive(Clone)]
 pub struct S2Upstream {
     inner: Arc<Inner>,
+    /// Ends the watch over the store with the last clone.
+    _watch: Arc<AbortOnDropHandle<()>>,
 }
 
 struct Inner {
@@ -120,6 +136,10 @@ struct Inner {
     basins: Basins,
     append_timeout: Duration,
     single_owner: bool,
+    /// The ways of reads, read sessions among them, and of appends.
+    reading: Way,
+    appending: Way,
+    sentry: Sentry,
     meter: Meter,
 }
 
@@ -152,13 +172,17 @@ impl S2UpstreamConfig {
             Purpose::Tails | Purpose::Reads => READ_ATTEMPT,
             Purpose::Appends => self.append_timeout,
         };
+        let attempts = match purpose {
+            Purpose::Tails => SESSION_ATTEMPTS,
+            Purpose::Reads | Purpose::Appends => ATTEMPTS,
+        };
         let http2 = Http2Config::new()
             .with_max_concurrent_requests(REQUESTS_PER_CONNECTION)
             .and_then(|http2| http2.with_stream_receive_window(STREAM_WINDOW))
             .and_then(|http2| http2.with_connection_receive_window(CONNECTION_WINDOW))
             .expect("the windows are within what HTTP/2 allows");
         let retry =
-            RetryConfig::new().with_max_attempts(ATTEMPTS).with_append_retry_policy(AppendRetryPolicy::NoSideEffects);
+            RetryConfig::new().with_max_attempts(attempts).with_append_retry_policy(AppendRetryPolicy::NoSideEffects);
         let config = S2Config::new(self.token.reveal())
             .with_endpoints(endpoints)
             .with_http2(http2)
@@ -218,24 +242,27 @@ impl S2Upstream {
             placement: config.placement,
             append_timeout: config.append_timeout,
             single_owner: config.single_owner,
+            reading: Way::new(Traffic::Reads, Arc::clone(&meter)),
+            appending: Way::new(Traffic::Appends, Arc::clone(&meter)),
+            sentry: Sentry::new(),
             meter,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let watch = tokio::spawn(Arc::clone(&inner).watch());
+        Ok(Self { inner, _watch: Arc::new(AbortOnDropHandle::new(watch)) })
     }
 }
 
 impl Inner {
-    async fn append(&self, key: &StreamKey, append: Append) -> Result<AppendAck, AppendError> {
+    async fn append(&self, place: &Place, input: AppendInput) -> Result<AppendAck, AppendError> {
         let within = self.append_timeout;
         let deadline = Instant::now() + within;
         let late = |fate| AppendError::Unavailable { fate, cause: TimedOut { within }.into() };
 
-        let place = self.placement.locate(key).map_err(translate::refused)?;
-        let input = translate::append_input(append)?;
         timeout_at(deadline, self.basins.ensure(&place.basin))
             .await
             .unwrap_or_else(|_| Err(late(Fate::NotAppended)))?;
-        match timeout_at(deadline, stream(&self.appends, &place).append(input)).await {
+        match timeout_at(deadline, stream(&self.appends, place).append(input)).await {
             Ok(Ok(ack)) => Ok(translate::ack(&ack)),
             Ok(Err(error)) => {
                 if error.request_error().is_some_and(|e| translate::is_code(e, ErrorCode::BasinNotFound)) {
@@ -249,32 +276,73 @@ impl Inner {
         }
     }
 
-    async fn read(&self, key: &StreamKey, from: ReadFrom, limit: usize) -> Result<Page, ReadError> {
-        let place = self.place(key)?;
+    async fn read(&self, place: &Place, from: ReadFrom, limit: usize) -> Result<Page, ReadError> {
         let stop = ReadStop::new().with_limits(ReadLimits::new().with_count(limit.clamp(1, MAX_BATCH_RECORDS)));
         let input = ReadInput::new().with_start(start(from)).with_stop(stop);
-        match timely(READ_TIMEOUT, stream(&self.reads, &place).read(input)).await? {
+        match timely(READ_TIMEOUT, stream(&self.reads, place).read(input)).await? {
             Ok(batch) => Ok(Page { records: translate::records(batch.records) }),
             Err(error) => translate::read_error(error).map_or_else(|| Ok(Page::default()), Err),
         }
     }
 
-    async fn check_tail(&self, key: &StreamKey) -> Result<Position, ReadError> {
-        let place = self.place(key)?;
-        match timely(READ_TIMEOUT, stream(&self.reads, &place).check_tail()).await? {
+    async fn check_tail(&self, place: &Place) -> Result<Position, ReadError> {
+        match timely(READ_TIMEOUT, stream(&self.reads, place).check_tail()).await? {
             Ok(tail) => Ok(translate::position(tail)),
             Err(error) => Err(translate::read_error(error).unwrap_or(ReadError::NotFound)),
         }
     }
 
-    async fn read_session(&self, key: &StreamKey, seq: u64) -> Result<ReadSession, ReadError> {
-        let place = self.place(key)?;
+    /// One connection of a read session.
+    async fn open_session(&self, place: &Place, seq: u64) -> Result<ReadSession, ReadError> {
         let input = ReadInput::new().with_start(start(ReadFrom::Seq(seq)));
-        let config = ReadSessionConfig::new().with_retry_policy(ReadSessionRetryPolicy::Indefinite);
-        let session = timely(FIRST_CONNECT, stream(&self.tails, &place).read_session(input, config))
+        let session = timely(READ_ATTEMPT, stream(&self.tails, place).read_session(input, ReadSessionConfig::new()))
             .await?
             .map_err(translate::session_error)?;
         Ok(session::events(session, self.meter.session(), Arc::clone(&self.meter)))
+    }
+
+    /// Opens a read session as soon as the store can be asked for one.
+    fn reopen(self: &Arc<Self>, key: StreamKey, place: Place) -> Reopen {
+        let inner = Arc::clone(self);
+        Box::new(move |seq| {
+            let (inner, key, place) = (Arc::clone(&inner), key.clone(), place.clone());
+            async move {
+                let pass = inner.reading.admitted(&key).await;
+                let opened = inner.open_session(&place, seq).await;
+                inner.told(Operation::ReadSession, pass, opened)
+            }
+            .boxed()
+        })
+    }
+
+    /// Waits until reads are sent again, and tries one when it is time for that.
+    async fn look_for_it(&self, key: &StreamKey, place: &Place) {
+        loop {
+            let pass = self.reading.admitted(key).await;
+            if !pass.is_probe() {
+                return;
+            }
+            self.meter.tail_checked();
+            let answer = self.check_tail(place).await;
+            // Whatever came of it, the circuit knows.
+            drop(self.told(Operation::CheckTail, pass, answer));
+        }
+    }
+
+    /// Sees to it that a store which stands still is noticed, for as long as anything is followed.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            self.sentry.round(&self.reading, |stream, pass| self.sound_out(stream, pass)).await;
+            sleep(sentry::INTERVAL).await;
+        }
+    }
+
+    /// Asks for a stream's tail, for no other reason than to have an answer.
+    async fn sound_out(&self, stream: sentry::Stream, pass: Pass<'_>) {
+        self.meter.tail_checked();
+        let answer = timely(SOUNDING, self.check_tail(&stream.place)).await.and_then(|answer| answer);
+        // Whatever came of it, the circuit knows.
+        drop(self.told(Operation::CheckTail, pass, answer));
     }
 
     async fn list(&self, project: &str, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ReadError> {
@@ -322,40 +390,94 @@ impl Inner {
     fn counted<T>(&self, operation: Operation, result: Result<T, ReadError>) -> Result<T, ReadError> {
         result.inspect_err(|error| self.meter.read_failed(operation, error))
     }
+
+    /// The right to ask the store for something that changes nothing.
+    fn pass(&self, key: &StreamKey) -> Result<Pass<'_>, ReadError> {
+        self.reading.pass(key).map_err(|Spared { retry_after }| ReadError::Busy { retry_after: Some(retry_after) })
+    }
+
+    /// Takes note of what became of it.
+    fn told<T>(&self, operation: Operation, pass: Pass<'_>, answer: Result<T, ReadError>) -> Result<T, ReadError> {
+        if pass.ended(!matches!(answer, Err(ReadError::Unavailable { .. }))) {
+            self.appending.hint();
+        }
+        self.counted(operation, answer)
+    }
 }
 
 #[async_trait]
 impl Upstream for S2Upstream {
     async fn append(&self, key: &StreamKey, append: Append) -> Result<AppendAck, AppendError> {
+        let inner = &self.inner;
         let (records, bytes) = (append.records.len(), append.metered_bytes());
-        let result = self.inner.append(key, append).await;
+        let place = inner.placement.locate(key).map_err(translate::refused);
+        let asked = place.and_then(|place| Ok((place, translate::append_input(append)?)));
+        let (place, input) = asked.inspect_err(|error| inner.meter.append_failed(error))?;
+        let pass = match inner.appending.pass(key) {
+            Ok(pass) => pass,
+            Err(Spared { retry_after }) => return Err(AppendError::Busy { retry_after: Some(retry_after) }),
+        };
+        let result = inner.append(&place, input).await;
+        if pass.ended(!matches!(result, Err(AppendError::Unavailable { .. }))) {
+            inner.reading.hint();
+        }
         match &result {
-            Ok(_) => self.inner.meter.appended(records, bytes),
-            Err(error) => self.inner.meter.append_failed(error),
+            Ok(_) => inner.meter.appended(records, bytes),
+            Err(error) => inner.meter.append_failed(error),
         }
         result
     }
 
     async fn read(&self, key: &StreamKey, from: ReadFrom, limit: usize) -> Result<Page, ReadError> {
+        let place = self.inner.place(key)?;
+        let pass = self.inner.pass(key)?;
         self.inner.meter.read();
-        self.inner.counted(Operation::Read, self.inner.read(key, from, limit).await)
+        let answer = self.inner.read(&place, from, limit).await;
+        self.inner.told(Operation::Read, pass, answer)
     }
 
     async fn check_tail(&self, key: &StreamKey) -> Result<Position, ReadError> {
+        let place = self.inner.place(key)?;
+        let pass = self.inner.pass(key)?;
         self.inner.meter.tail_checked();
-        self.inner.counted(Operation::CheckTail, self.inner.check_tail(key).await)
+        let answer = self.inner.check_tail(&place).await;
+        self.inner.told(Operation::CheckTail, pass, answer)
     }
 
     async fn read_session(&self, key: &StreamKey, seq: u64) -> Result<ReadSession, ReadError> {
-        self.inner.counted(Operation::ReadSession, self.inner.read_session(key, seq).await)
+        let place = self.inner.place(key)?;
+        let post = self.inner.sentry.post(sentry::Stream { key: key.clone(), place: place.clone() });
+        session::resuming(seq, FIRST_CONNECT, post, self.inner.reopen(key.clone(), place)).await
     }
 
     async fn list(&self, project: &str, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, ReadError> {
-        self.inner.counted(Operation::List, self.inner.list(project, prefix, after, limit).await)
+        let pass = self.inner.pass(&StreamKey::new(project, prefix))?;
+        let answer = self.inner.list(project, prefix, after, limit).await;
+        self.inner.told(Operation::List, pass, answer)
     }
 
     async fn ready(&self, within: Duration) -> Result<(), ReadError> {
         self.inner.counted(Operation::Ready, self.inner.ready(within).await)
+    }
+
+    async fn reachable(&self, key: &StreamKey) {
+        if self.inner.reading.is_passable() {
+            return;
+        }
+        let Ok(place) = self.inner.place(key) else { return };
+        let (inner, key) = (Arc::clone(&self.inner), key.clone());
+        // A task of its own: whoever waits here may not be attended to for long, such as a reader that takes nothing, and
+        // nobody must wait for a probe of its.
+        let looking = AbortOnDropHandle::new(tokio::spawn(async move { inner.look_for_it(&key, &place).await }));
+        // It ends by itself; were it to panic, it would end as well.
+        drop(looking.await);
+    }
+
+    fn is_suspended(&self, traffic: Traffic) -> bool {
+        match traffic {
+            Traffic::Reads => self.inner.reading.is_suspended(),
+            Traffic::Appends => self.inner.appending.is_suspended(),
+        }
     }
 
     fn single_owner(&self) -> bool {

@@ -1,14 +1,16 @@
-//! Who is let in: how many connections there may be, in all and from one client.
+//! Who is let in: how many connections there may be, in all and from one client, and how many requests on all of them.
 //!
 //! What counts is guarded: a place is taken when a connection is accepted, or when a request comes through a trusted
 //! proxy, and given back when the guard goes. The table of clients has an entry for each that has a place, and no other,
-//! so it is bounded by what is open.
+//! so it is bounded by what is open. The guard of a connection also knows until when that may last: a pod that is new gets
+//! its share of readers only because the connections of others come to an end.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::{body::Body, response::Response};
@@ -16,31 +18,47 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use prometheus::IntGauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     client_address::{Client, TrustedProxies},
     config::{Config, MAX_REFUSALS},
-    metrics::Alive,
 };
+
+/// In how many parts of a second the ends of connections are counted, so that they fit four bytes for eight years.
+const PARTS: u32 = 16;
 
 /// What bounds connections and requests; shared by all listeners and handlers.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    slots: Arc<Semaphore>,
+    door: Arc<Door>,
     refusals: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     clients: Clients,
     per_client: Option<NonZeroUsize>,
     proxies: TrustedProxies,
-    open: IntGauge,
 }
 
-/// What a connection holds for as long as it is open, whoever serves it.
+/// Where connections come in, and go.
+#[derive(Debug)]
+struct Door {
+    slots: Semaphore,
+    open: IntGauge,
+    began: Instant,
+    max_age: Duration,
+}
+
+/// What a connection holds for as long as it is open, whoever serves it. Very many of them wait at the delivery shards, so
+/// it is small.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    _slot: OwnedSemaphorePermit,
+    door: Arc<Door>,
+    /// Until when it may last, in parts of a second since the door was opened.
+    until: Option<NonZeroU32>,
     _place: Option<Place>,
-    _alive: Alive,
 }
 
 /// A client's claim to one of its places.
@@ -48,6 +66,13 @@ pub(crate) struct Admitted {
 pub(crate) struct Place {
     clients: Clients,
     client: Client,
+}
+
+/// A request that is being served, until its response is sent or has left for a delivery shard, where it is bounded by the
+/// connections.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// The address of a connection's other end, for the handlers of its requests.
@@ -63,6 +88,9 @@ pub(crate) enum Limit {
     /// As many connections, or requests through proxies, as one client may have.
     #[error("this address has as many connections as it may")]
     ConnectionsPerAddress,
+    /// As many requests as may be served at once.
+    #[error("the gateway serves as many requests as it may")]
+    Requests,
     /// The process has as many files open as it may.
     #[error("the gateway has as many files open as it may")]
     Descriptors,
@@ -72,21 +100,26 @@ pub(crate) enum Limit {
 #[derive(Debug, Clone, Default)]
 struct Clients(Arc<Mutex<HashMap<Client, usize>>>);
 
-/// A body that keeps a client's place until it ends.
-struct Held {
+/// A body that keeps what its request holds until it ends.
+struct Held<K> {
     body: Body,
-    _place: Arc<Place>,
+    _kept: K,
 }
 
 impl Admission {
     pub(crate) fn new(config: &Config, open: &IntGauge) -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            door: Arc::new(Door {
+                slots: Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)),
+                open: open.clone(),
+                began: Instant::now(),
+                max_age: config.max_connection_age,
+            }),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+            requests: Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS))),
             clients: Clients::default(),
             per_client: config.max_connections_per_address,
             proxies: config.trusted_proxies.clone(),
-            open: open.clone(),
         }
     }
 
@@ -95,17 +128,25 @@ impl Admission {
         // The semaphores are never closed, and whoever accepts asks again for what it needs.
         tokio::select! {
             biased;
-            _ = self.slots.acquire() => {}
+            _ = self.door.slots.acquire() => {}
             _ = self.refusals.acquire() => {}
         }
     }
 
     /// Lets a connection in.
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<Admitted, Limit> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Limit::Connections)?;
+        let slot = self.door.slots.try_acquire().map_err(|_| Limit::Connections)?;
         // What comes from a trusted proxy is counted request by request, by whom the proxy speaks for.
         let place = if self.proxies.contains(peer.ip()) { None } else { self.place(peer.ip())? };
-        Ok(Admitted { _slot: slot, _place: place, _alive: Alive::new(&self.open) })
+        // Given back when what is made of it goes.
+        slot.forget();
+        Ok(self.door.admitted(place))
+    }
+
+    /// A request's share of what may be served at once: a connection of HTTP/2 can bring a thousand.
+    pub(crate) fn serve(&self) -> Result<Serving, Limit> {
+        let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Limit::Requests)?;
+        Ok(Serving { _permit: permit })
     }
 
     /// Lets a request in, for whoever a trusted proxy says that it is from. Others were counted with their connection.
@@ -125,6 +166,32 @@ impl Admission {
 
     fn place(&self, client: IpAddr) -> Result<Option<Place>, Limit> {
         self.per_client.map(|most| self.clients.enter(client.into(), most)).transpose()
+    }
+}
+
+impl Door {
+    fn admitted(self: &Arc<Self>, place: Option<Place>) -> Admitted {
+        self.open.inc();
+        // Give or take a tenth: those who came together do not leave together.
+        let age = self.max_age.mul_f64(0.9 + 0.2 * rand::random::<f64>());
+        let parts = ((self.began.elapsed() + age).as_secs_f64() * f64::from(PARTS)).ceil();
+        let until = if self.max_age.is_zero() { None } else { NonZeroU32::new(parts as u32) };
+        Admitted { door: Arc::clone(self), until, _place: place }
+    }
+}
+
+impl Admitted {
+    /// When the connection has lasted as long as it may; `None` where it may for ever.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        let parts = self.until?.get();
+        self.door.began.checked_add(Duration::from_secs(u64::from(parts)) / PARTS)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.door.slots.add_permits(1);
+        self.door.open.dec();
     }
 }
 
@@ -162,6 +229,7 @@ impl Limit {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
+            Self::Requests => "requests",
             Self::Descriptors => "descriptors",
         }
     }
@@ -170,11 +238,21 @@ impl Limit {
 impl Place {
     /// Keeps the place until the response has been sent. Whoever takes the response on without its body keeps it by itself.
     pub(crate) fn keep_with(self: Arc<Self>, response: Response) -> Response {
-        response.map(|body| Body::new(Held { body, _place: self }))
+        response.map(|body| Body::new(Held { body, _kept: self }))
     }
 }
 
-impl http_body::Body for Held {
+impl Serving {
+    /// Lasts until the response has been sent.
+    pub(crate) fn last_with(self, response: Response) -> Response {
+        if http_body::Body::is_end_stream(response.body()) {
+            return response;
+        }
+        response.map(|body| Body::new(Held { body, _kept: self }))
+    }
+}
+
+impl<K: Unpin> http_body::Body for Held<K> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -223,7 +301,7 @@ mod tests {
         let admission = admission(2, 0);
         let first = admission.admit(peer("192.0.2.1")).unwrap();
         let _second = admission.admit(peer("192.0.2.1")).unwrap();
-        assert_eq!(admission.open.get(), 2);
+        assert_eq!(admission.door.open.get(), 2);
         assert_eq!(admission.admit(peer("192.0.2.2")).unwrap_err(), Limit::Connections);
         drop(first);
         assert!(admission.admit(peer("192.0.2.2")).is_ok());
@@ -236,9 +314,26 @@ mod tests {
         let held: Vec<_> = (0..2).map(|_| admission.admit(peer("192.0.2.1")).unwrap()).collect();
         assert_eq!(admission.admit(peer("192.0.2.1")).unwrap_err(), Limit::ConnectionsPerAddress);
         assert!(admission.admit(peer("192.0.2.2")).is_ok());
-        assert_eq!(admission.slots.available_permits(), 8, "who is refused takes no slot");
+        assert_eq!(admission.door.slots.available_permits(), 8, "who is refused takes no slot");
         drop(held);
         assert!(admission.clients.table().is_empty());
+    }
+
+    #[test]
+    fn connections_that_came_together_may_last_about_as_long_and_not_exactly() {
+        let admission = |max_connection_age| {
+            let config = Config { max_connection_age, ..Config::default() };
+            Admission::new(&config, &IntGauge::new("open", "open").unwrap())
+        };
+        let limited = admission(Duration::from_secs(600));
+        let now = Instant::now();
+        let age = |_| limited.admit(peer("192.0.2.1")).unwrap().until().unwrap() - now;
+        let mut ages: Vec<_> = (0..100).map(age).collect();
+        assert!(ages.iter().all(|age| (540..=661).contains(&age.as_secs())), "{ages:?}");
+        ages.sort_unstable();
+        ages.dedup();
+        assert!(ages.len() > 50, "{ages:?}");
+        assert_eq!(admission(Duration::ZERO).admit(peer("192.0.2.1")).unwrap().until(), None);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { gateway, config, registry, metrics, ambient } = parts;
-        let drain = Drain::new(config.drain);
+        let drain = Drain::new(config.drain, config.drain_notice);
         let bodies = Limits::new(&config, &metrics);
         let admission = Admission::new(&config, &metrics.connections);
         let readiness = Readiness::default();

@@ -18,6 +18,10 @@ pub(crate) async fn post(app: &App, permit: Permit, request: Request) -> Result<
     let producer = fields.producer()?;
     let stream_seq = fields.stream_seq()?;
 
+    if let Err(refused) = app.gateway.takes_writes(&permit.key) {
+        app.bodies.decline(&parts.headers, body).await;
+        return Err(refused.into());
+    }
     let body = app.bodies.receive(&parts.headers, body).await?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let (content_type, messages) = content(fields, &body.bytes, close)?;

@@ -2,7 +2,8 @@
 //!
 //! A client that is refused in the middle of its body often never reads why: it writes on, meets a closed connection,
 //! and reports that. So what is too large is taken in and thrown away, within bounds, before it is refused; but not
-//! where the client asked first (`Expect: 100-continue`), because then it has not begun.
+//! where the client asked first (`Expect: 100-continue`), because then it has not begun. The same goes for what is refused
+//! whatever it holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -81,9 +82,7 @@ impl Limits {
             return Err(BodyError::Encoded);
         }
         if body.size_hint().lower() > self.max as u64 {
-            if !headers.contains_key(header::EXPECT) {
-                discard(body).await;
-            }
+            self.decline(headers, body).await;
             return Err(BodyError::TooLarge { max: self.max });
         }
         let received = timeout(WHOLE_BODY_TIMEOUT, self.collect(body)).await.unwrap_or(Err(BodyError::TimedOut));
@@ -91,6 +90,13 @@ impl Limits {
             self.metrics.cut(Cut::BodyTimeout);
         }
         received
+    }
+
+    /// Lets a body go by that is refused whatever it holds: nothing of it is kept, and its client gets to read why.
+    pub(crate) async fn decline(&self, headers: &HeaderMap, body: Body) {
+        if !headers.contains_key(header::EXPECT) {
+            discard(body).await;
+        }
     }
 
     async fn collect(&self, mut body: Body) -> Result<Received, BodyError> {

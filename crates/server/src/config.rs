@@ -37,11 +37,20 @@ pub struct Config {
     pub write_timeout: Duration,
     /// Over how long live responses are spread when the process ends.
     pub drain: Duration,
+    /// For how long, at first, only readiness says that the process is about to end, and everybody is still let in; at most
+    /// a quarter of the drain. Longer where whatever spreads the load asks for readiness more rarely.
+    pub drain_notice: Duration,
     /// The most connections at once; further ones are refused.
     pub max_connections: usize,
+    /// The most requests that are served at once over all connections; live responses of plain HTTP/1.1 are not among them,
+    /// since each has a connection. Lower where clients of HTTP/2 bring more than the machine can bear.
+    pub max_requests: usize,
     /// The most connections at once from one client address; no limit without it, because behind a proxy that is not
     /// named in `trusted_proxies` everybody has the same address.
     pub max_connections_per_address: Option<NonZeroUsize>,
+    /// How long a connection may last, give or take a tenth, before it takes no further request; for ever if this is
+    /// nothing. Shorter evens the pods out sooner after one was added or replaced; longer spares clients new connections.
+    pub max_connection_age: Duration,
     /// Who may say in `X-Forwarded-For` whom a request comes from.
     pub trusted_proxies: TrustedProxies,
     /// How many bytes the kernel may hold for a live reader that is slow to take them (`SO_SNDBUF`). Smaller saves memory
@@ -92,8 +101,11 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(10),
+            drain_notice: Duration::from_secs(1),
             max_connections: 100_000,
+            max_requests: 100_000,
             max_connections_per_address: None,
+            max_connection_age: Duration::from_secs(600),
             trusted_proxies: TrustedProxies::default(),
             send_buffer: 64 * 1024,
             delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),

@@ -8,11 +8,14 @@
 //! Every wait for the other side has an end: for the handshake, the first bytes and the head of a request it is the header
 //! timeout, for a write the write timeout ([`stall`](crate::stall)), for a stream of HTTP/2 the same ([`http2`]), and for a
 //! host that has vanished the kernel's own patience. Whatever the gateway ends is counted by its reason.
+//!
+//! A connection that has lasted as long as it may, or that meets its moment of a drain, takes no further request
+//! ([`Leave`]): the response under way is finished, and says so where its head is still to come.
 
 use std::{
     convert::Infallible,
     error::Error,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -37,7 +40,7 @@ use tailwater_fanout::Shards;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -93,8 +96,19 @@ pub(crate) enum Cut {
     Idle,
     /// It has sent more than it may while a live response lasts.
     Noisy,
+    /// It has lasted as long as it may.
+    Age,
     /// The process ended before its requests did.
     Shutdown,
+}
+
+/// Why a connection takes no further request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// It has lasted as long as it may.
+    Aged,
+    /// The process is about to end.
+    Drained,
 }
 
 /// How a connection ended.
@@ -199,7 +213,7 @@ impl Host {
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
         let exit = Exit::default();
         let service = self.routed(peer, &exit);
-        let end = self.until_cut(self.converse(stream, service, &exit, &self.close)).await;
+        let end = self.until_cut(self.converse(stream, service, &exit, &self.close, admitted.until())).await;
         self.finish(end, peer, admitted);
     }
 
@@ -214,7 +228,25 @@ impl Host {
         let exit = Exit::default();
         let service = self.routed(peer, &exit);
         let io = Rewound::new(Unstalled::new(stream, self.app.config.write_timeout), unread);
-        let end = self.until_cut(Box::pin(self.serve_http1(io, service, &exit, &self.close))).await;
+        let served = self.serve_http1(io, service, &exit, &self.close, admitted.until());
+        let end = self.until_cut(Box::pin(served)).await;
+        self.finish(end, peer, admitted);
+    }
+
+    /// Whether a connection that has nothing under way is to be ended.
+    pub(crate) fn is_over(&self, admitted: &Admitted) -> bool {
+        self.app.drain.has_begun() || admitted.until().is_some_and(|until| until <= Instant::now())
+    }
+
+    /// Ends a connection whose last response is complete.
+    pub(crate) async fn see_out(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+        let io = Unstalled::new(stream, self.app.config.write_timeout);
+        let why = if self.app.drain.has_begun() { Leave::Drained } else { Leave::Aged };
+        let lingers = async {
+            self.linger(io).await;
+            why.end()
+        };
+        let end = self.until_cut(lingers).await;
         self.finish(end, peer, admitted);
     }
 
@@ -241,7 +273,7 @@ impl Host {
         let asked = self.close.child_token();
         let service = Refusal { app: self.app.clone(), limit, asked: asked.clone() };
         let nowhere = Exit::default();
-        let conversation = timeout(REFUSAL_LIMIT, self.converse(stream, service, &nowhere, &asked));
+        let conversation = timeout(REFUSAL_LIMIT, self.converse(stream, service, &nowhere, &asked, None));
         // Whoever does not even ask is told nothing.
         let end = self.until_cut(async { conversation.await.unwrap_or(End::Finished) }).await;
         tracing::debug!(?end, ?limit, %peer, "a connection was refused");
@@ -255,7 +287,28 @@ impl Host {
         }
     }
 
-    async fn converse(&self, stream: TcpStream, service: impl Answers, exit: &Exit, close: &CancellationToken) -> End {
+    /// Waits until a connection is to take no further request. Cancel safe.
+    async fn leaves(&self, until: Option<Instant>) -> Leave {
+        let ages = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = ages => Leave::Aged,
+            () = self.app.drain.comes_to(self.app.ambient.share()) => Leave::Drained,
+        }
+    }
+
+    async fn converse(
+        &self,
+        stream: TcpStream,
+        service: impl Answers,
+        exit: &Exit,
+        close: &CancellationToken,
+        until: Option<Instant>,
+    ) -> End {
         let config = &self.app.config;
         if let Err(error) = prepare(&stream, config) {
             return End::Broken(error.into());
@@ -264,13 +317,13 @@ impl Host {
         // Each on the heap: a connection needs the room for one of them only.
         match &config.tls {
             Some(tls) => match Box::pin(self.begun(tls.accept(io), Cut::Handshake)).await {
-                Ok((Version::One, io)) => Box::pin(self.serve_http1(io, service, exit, close)).await,
-                Ok((Version::Two, io)) => Box::pin(self.serve_http2(io, service, close)).await,
+                Ok((Version::One, io)) => Box::pin(self.serve_http1(io, service, exit, close, until)).await,
+                Ok((Version::Two, io)) => Box::pin(self.serve_http2(io, service, close, until)).await,
                 Err(end) => end,
             },
             None => match self.begun(sniff(io), Cut::HeaderTimeout).await {
-                Ok((Version::One, io)) => Box::pin(self.serve_http1(io, service, exit, close)).await,
-                Ok((Version::Two, io)) => Box::pin(self.serve_http2(io, service, close)).await,
+                Ok((Version::One, io)) => Box::pin(self.serve_http1(io, service, exit, close, until)).await,
+                Ok((Version::Two, io)) => Box::pin(self.serve_http2(io, service, close, until)).await,
                 Err(end) => end,
             },
         }
@@ -293,20 +346,33 @@ impl Host {
         service: impl Answers,
         exit: &Exit,
         close: &CancellationToken,
+        until: Option<Instant>,
     ) -> End {
         let io = TokioIo::new(Watched::new(io, exit.clone()));
         let mut connection = http1_builder(&self.app.config).serve_connection(io, service);
         let mut closing = pin!(close.cancelled());
-        let mut closes = false;
+        let mut leaves = pin!(self.leaves(until));
+        let (mut closes, mut why) = (false, None);
         let served = poll_fn(|cx| {
             if !closes && closing.as_mut().poll(cx).is_ready() {
                 closes = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            match connection.poll_without_shutdown(cx) {
-                Poll::Ready(served) => Poll::Ready(Err(served)),
+            loop {
+                if let Poll::Ready(served) = connection.poll_without_shutdown(cx) {
+                    return Poll::Ready(Err(served));
+                }
                 // Looked at when the library has done what it can: the head of a response is with the kernel by then.
-                Poll::Pending => exit.leave().map_or(Poll::Pending, |leaving| Poll::Ready(Ok(leaving))),
+                if let Some(leaving) = exit.leave() {
+                    return Poll::Ready(Ok(leaving));
+                }
+                if closes {
+                    return Poll::Pending;
+                }
+                // Looked at last, so that a request which has come is answered. Without one, the connection ends at once.
+                let Poll::Ready(leave) = leaves.as_mut().poll(cx) else { return Poll::Pending };
+                (closes, why) = (true, Some(leave));
+                Pin::new(&mut connection).graceful_shutdown();
             }
         })
         .await;
@@ -323,7 +389,7 @@ impl Host {
             },
             Err(Ok(())) => {
                 self.linger(io).await;
-                End::Finished
+                why.map_or(End::Finished, Leave::end)
             }
             Err(Err(error)) if error.is_parse() => {
                 self.linger(io).await;
@@ -350,7 +416,13 @@ impl Host {
         }
     }
 
-    async fn serve_http2<Io: Transport>(&self, io: Io, service: impl Answers, close: &CancellationToken) -> End {
+    async fn serve_http2<Io: Transport>(
+        &self,
+        io: Io,
+        service: impl Answers,
+        close: &CancellationToken,
+        until: Option<Instant>,
+    ) -> End {
         let (config, metrics) = (&self.app.config, &self.app.metrics);
         let streams = Streams::new(config, metrics, &self.tasks);
         let service = service_fn(move |request| {
@@ -359,14 +431,18 @@ impl Host {
         });
         let connection = http2::builder(config, streams.clone()).serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
-        let idle = tokio::select! {
+        let (idle, why) = tokio::select! {
             served = connection.as_mut() => return End::of_http2(served),
-            () = close.cancelled() => false,
-            () = streams.idle() => true,
+            () = close.cancelled() => (false, None),
+            leave = self.leaves(until) => (false, Some(leave)),
+            () = streams.idle() => (true, None),
         };
         connection.as_mut().graceful_shutdown();
         if !idle {
-            return End::of_http2(connection.await);
+            return match (End::of_http2(connection.await), why) {
+                (End::Finished, Some(leave)) => leave.end(),
+                (end, _) => end,
+            };
         }
         // There is nothing to finish, so it takes a moment, or else the other side does not play.
         match timeout(config.header_timeout, connection).await {
@@ -386,6 +462,15 @@ impl Host {
                 tracing::debug!(?reason, %peer, "a connection was cut");
             }
             End::Broken(error) => tracing::debug!(error, %peer, "a connection broke"),
+        }
+    }
+}
+
+impl Leave {
+    fn end(self) -> End {
+        match self {
+            Self::Aged => End::Cut(Cut::Age),
+            Self::Drained => End::Finished,
         }
     }
 }
@@ -430,6 +515,7 @@ impl Cut {
             Self::Resets => "resets",
             Self::Idle => "idle",
             Self::Noisy => "noisy",
+            Self::Age => "age",
             Self::Shutdown => "shutdown",
         }
     }

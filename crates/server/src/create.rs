@@ -29,6 +29,10 @@ pub(crate) async fn put(app: &App, permit: Permit, request: Request) -> Result<R
     let fork = fields.fork()?.map(|fork| fork_from(&fork, &permit, &app.config)).transpose()?;
     let (fork, sight) = fork.unzip();
 
+    if let Err(refused) = app.gateway.takes_writes(key) {
+        app.bodies.decline(&parts.headers, body).await;
+        return Err(refused.into());
+    }
     let body = app.bodies.receive(&parts.headers, body).await?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let messages = match body.bytes.is_empty() {

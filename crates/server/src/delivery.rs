@@ -24,6 +24,7 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::mpsc,
+    task::yield_now,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -195,8 +196,14 @@ impl Passage {
         }
     }
 
-    /// The response is complete: the HTTP library takes the connection again.
+    /// The response is complete: the HTTP library takes the connection again, unless it has come to its end.
     fn go_back(self, stream: TcpStream, unread: Bytes) {
+        if unread.is_empty() && self.host.is_over(&self.admitted) {
+            let Self { host, peer, admitted } = self;
+            let tasks = host.tasks.clone();
+            tasks.spawn(host.see_out(stream, peer, admitted));
+            return;
+        }
         if let Err(error) = SockRef::from(&stream).set_send_buffer_size(ORDINARY_SEND_BUFFER) {
             tracing::debug!(%error, "the send buffer stays as it was for a live reader");
         }
@@ -291,7 +298,10 @@ impl Passage {
                     host.app.metrics.sent_bytes(events.len());
                     let chunk = [format!("{:x}\r\n", events.len()).as_bytes(), &events, b"\r\n"].concat();
                     drop(events);
-                    host.write(&mut stream, &chunk).await
+                    let written = host.write(&mut stream, &chunk).await;
+                    // Others have their turn before the next chunk, however fast this socket is.
+                    yield_now().await;
+                    written
                 }
             };
             if let Err(unwritten) = written {

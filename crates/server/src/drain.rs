@@ -1,8 +1,10 @@
 //! The end of live responses when the process ends.
 //!
-//! A process that is told to stop reports unready first, takes no new live readers, and ends those that it has, each at a
-//! moment of its own within the drain window, so that the processes that take over do not meet them all at once. What
-//! is not live is served as ever until connections close.
+//! A process that is told to stop reports unready first. For a moment that is all, so that whoever spreads the load can
+//! notice and send nobody here who would be refused. Then it takes no new live readers, and ends those that it has, each at
+//! a moment of its own within what is left of the drain window, so that the processes that take over do not meet them all
+//! at once. What is not live is served as ever, but on connections that take no further request: whoever comes again comes
+//! to another process.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -22,6 +24,8 @@ pub struct Drain(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     window: Duration,
+    notice: Duration,
+    announced_at: OnceLock<Instant>,
     began_at: OnceLock<Instant>,
     begun: CancellationToken,
     hurried: CancellationToken,
@@ -43,11 +47,13 @@ pub(crate) struct Turn {
 pub struct Draining;
 
 impl Drain {
-    /// A drain that spreads the ends of live responses over `window`.
+    /// A drain that spreads the ends of live responses over `window`, behind a `notice` of at most a quarter of it.
     #[must_use]
-    pub fn new(window: Duration) -> Self {
+    pub fn new(window: Duration, notice: Duration) -> Self {
         Self(Arc::new(Shared {
             window,
+            notice: notice.min(window / 4),
+            announced_at: OnceLock::new(),
             began_at: OnceLock::new(),
             begun: CancellationToken::new(),
             hurried: CancellationToken::new(),
@@ -55,8 +61,24 @@ impl Drain {
         }))
     }
 
+    /// Says that it is about to begin; it begins with [`begin`](Self::begin), which is to come after the notice.
+    pub(crate) fn announce(&self) {
+        self.0.announced_at.get_or_init(Instant::now);
+    }
+
+    /// How long after the announcement it is to begin.
+    pub(crate) fn notice(&self) -> Duration {
+        self.0.notice
+    }
+
+    /// Whether it has begun or is about to.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.0.announced_at.get().is_some()
+    }
+
     /// Begins. What begins twice goes on.
     pub fn begin(&self) {
+        self.announce();
         self.0.began_at.get_or_init(Instant::now);
         self.0.begun.cancel();
     }
@@ -83,14 +105,23 @@ impl Drain {
         }
     }
 
+    /// Waits until it has begun and this share of the window is over, or nobody wants to wait any more. Cancel safe.
+    pub(crate) async fn comes_to(&self, share: f64) {
+        self.0.begun.cancelled().await;
+        tokio::select! {
+            () = sleep_until(self.at(share)) => {}
+            () = self.0.hurried.cancelled() => {}
+        }
+    }
+
     /// Waits until no live response is left.
     pub(crate) async fn left(&self) {
         self.0.live.wait().await;
     }
 
-    /// Over how long live responses end.
-    pub(crate) fn window(&self) -> Duration {
-        self.0.window
+    /// How much of the window is left.
+    pub(crate) fn left_of_window(&self) -> Duration {
+        self.at(1.0).saturating_duration_since(Instant::now())
     }
 
     /// Lets a live response in. `share` is where in the window it is to end.
@@ -102,18 +133,17 @@ impl Drain {
     }
 
     fn at(&self, share: f64) -> Instant {
-        *self.0.began_at.get_or_init(Instant::now) + self.0.window.mul_f64(share)
+        let began = *self.0.began_at.get_or_init(Instant::now);
+        let announced = *self.0.announced_at.get_or_init(|| began);
+        let whole = (announced + self.0.window).saturating_duration_since(began);
+        began + whole.mul_f64(share)
     }
 }
 
 impl Turn {
     /// Waits until the response has to end. Cancel safe.
     pub(crate) async fn comes(&self) {
-        self.drain.0.begun.cancelled().await;
-        tokio::select! {
-            () = sleep_until(self.drain.at(self.share)) => {}
-            () = self.drain.0.hurried.cancelled() => {}
-        }
+        self.drain.comes_to(self.share).await;
     }
 }
 
@@ -122,10 +152,11 @@ mod tests {
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(10);
+    const NOTICE: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
     async fn live_responses_end_where_in_the_window_their_share_says() {
-        let drain = Drain::new(WINDOW);
+        let drain = Drain::new(WINDOW, NOTICE);
         let turns = [0.0, 0.5, 0.9].map(|share| drain.enter(share).unwrap());
         let began = Instant::now();
         drain.begin();
@@ -138,8 +169,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_announced_drain_lets_everybody_in_and_is_over_with_the_same_window() {
+        let drain = Drain::new(WINDOW, NOTICE);
+        assert_eq!(Drain::new(NOTICE, NOTICE).notice(), NOTICE / 4, "there is time left for what it is about");
+        drain.announce();
+        assert!(drain.is_announced() && !drain.has_begun());
+        let turns = [0.0, 0.5].map(|share| drain.enter(share).unwrap());
+        let began = Instant::now();
+        tokio::time::sleep(drain.notice()).await;
+        drain.begin();
+        assert_eq!(drain.left_of_window(), WINDOW - NOTICE);
+        for (turn, millis) in turns.iter().zip([1000, 5500]) {
+            turn.comes().await;
+            assert_eq!(began.elapsed().as_millis(), millis);
+        }
+        drain.ended().await;
+        assert_eq!(began.elapsed(), WINDOW);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_drain_ends_with_its_window_whoever_stays() {
-        let drain = Drain::new(WINDOW);
+        let drain = Drain::new(WINDOW, NOTICE);
         let _stays = drain.enter(0.5).unwrap();
         let began = Instant::now();
         drain.begin();
@@ -149,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_enters_once_it_has_begun_and_a_hurried_one_ends_at_once() {
-        let drain = Drain::new(WINDOW);
+        let drain = Drain::new(WINDOW, NOTICE);
         let turn = drain.enter(0.9).unwrap();
         drain.hurry();
         assert_eq!(drain.enter(0.1).unwrap_err(), Draining);

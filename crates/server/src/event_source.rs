@@ -25,13 +25,16 @@ pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/even
 
 /// Between these an `EventSource` that was refused comes back.
 const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// The same where the store is away: it has waited for that here, and is to do so again.
+const STORE_AWAY_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1500));
 
 /// The answer to a refused request for Server-Sent Events.
 pub(crate) fn refuse(problem: Problem, headers: &HeaderMap, ambient: Ambient) -> Response {
     if !problem.is_passing() || !is_event_source(headers) {
         return problem.into_response();
     }
-    let mut response = retry_after(ambient, REFUSED_RETRY).into_response();
+    let retry = if problem.is_of_the_store() { STORE_AWAY_RETRY } else { REFUSED_RETRY };
+    let mut response = retry_after(ambient, retry).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, EVENT_STREAM);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -57,6 +60,8 @@ fn is_event_source(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, StatusCode};
+    use http_body_util::BodyExt as _;
+    use tailwater_fanout::OpError;
     use tailwater_protocol::BadRequest;
 
     use super::*;
@@ -90,6 +95,18 @@ mod tests {
         let event_source = headers(&[("accept", "text/event-stream"), ("cache-control", "no-cache")]);
         let response = refuse(BadRequest::MissingOffset.into(), &event_source, AMBIENT);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_for_the_store_comes_back_sooner() {
+        let event_source = headers(&[("accept", "text/event-stream"), ("last-event-id", "1")]);
+        let told = async |problem: Problem| {
+            let body = refuse(problem, &event_source, AMBIENT).into_body();
+            body.collect().await.unwrap().to_bytes()
+        };
+        assert_eq!(told(Draining.into()).await, "retry: 3000\n\n");
+        let away = OpError::Unavailable { retry_after: None, cause: None };
+        assert_eq!(told(away.into()).await, "retry: 1000\n\n");
     }
 
     #[test]

@@ -13,8 +13,11 @@ pub(crate) async fn live() -> Response {
 
 /// New requests are welcome: the store answers, and the process is not about to end.
 pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
-    if app.drain.has_begun() {
+    if app.drain.is_announced() {
         return Err(Draining.into());
+    }
+    if let Some(traffic) = app.gateway.suspended() {
+        return Err(Problem::store_left_alone(traffic));
     }
     match app.readiness.store_answers(&app.gateway).await {
         true => Ok(text(StatusCode::OK, "ready\n".to_owned())),

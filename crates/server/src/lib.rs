@@ -31,6 +31,7 @@
 //! | `refuse` | the answer to whoever cannot be let in |
 //! | `rewind` | a connection of which the beginning was read already |
 //! | `wire` | a response as bytes, outside the HTTP library |
+//! | `turns` | large answers in parts, so that others have their turn |
 //! | [`tls`] | TLS at the listeners |
 //! | `stall` | connections that take nothing any more |
 //!
@@ -78,6 +79,7 @@ mod routes;
 mod sse;
 mod stall;
 pub mod tls;
+mod turns;
 mod wire;
 
 pub use app::{Ambient, App, Parts};

@@ -4,8 +4,8 @@
 //! queue. Where the process may open no more files, a descriptor that was kept for that is given up for as long as it
 //! takes to refuse one connection: so nobody waits for an answer that cannot come, and the loop does not spin.
 //!
-//! The end has two parts. First the live responses end, spread over the drain window, while everything else is served
-//! as ever and readiness says no. Then nothing more is accepted, idle connections close, requests that are being served
+//! The end has two parts. First readiness says no; a moment later the live responses begin to end, spread over what is left
+//! of the drain window, while everything else is served as ever. Then nothing more is accepted, idle connections close, requests that are being served
 //! may finish for a moment, and what is left is cut off. So it takes the window and that moment at most.
 
 use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -118,8 +118,13 @@ impl Server {
 
     /// Ends within the drain window and a moment; a blink after `hurry` is cancelled, which is for last words.
     pub async fn shut_down(self, hurry: CancellationToken) -> Ended {
+        self.drain.announce();
+        tokio::select! {
+            () = sleep(self.drain.notice()) => {}
+            () = hurry.cancelled() => {}
+        }
         self.drain.begin();
-        self.crew.drain(self.drain.window());
+        self.crew.drain(self.drain.left_of_window());
         tokio::select! {
             () = self.drain.ended() => {}
             () = hurry.cancelled() => {

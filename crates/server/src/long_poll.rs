@@ -13,7 +13,7 @@ use crate::{
     admission::Place,
     answer,
     app::App,
-    drain::Turn,
+    drain::{Draining, Turn},
     handover::Pass,
     metrics::Alive,
     permit::Permit,
@@ -57,12 +57,11 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
     let app = &wait.app;
     let turn = app.drain.enter(app.ambient.share())?;
     let deadline = Instant::now() + app.config.long_poll_timeout;
-    wait.permit.look_first(app).await?;
-    let reader = match app.gateway.follow(&wait.permit.key, wait.from).await {
-        Ok(reader) => reader,
-        Err(error) => return Err(wait.permit.failed(app, error).await),
+    let reader = tokio::select! {
+        biased;
+        () = turn.comes() => return Err(Draining.into()),
+        reader = wait.permit.follow(app, wait.from) => reader?,
     };
-    wait.permit.sees(reader.head())?;
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
 use tailwater_auth::{Act, Grant, Project, Refusal, Ruling, Writers, decide};
-use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, SourceAccess};
+use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
-use tailwater_protocol::StreamPath;
+use tailwater_protocol::{ReadOffset, StreamPath};
 use tailwater_upstream::StreamKey;
 
 use crate::{
@@ -82,13 +82,17 @@ impl Permit {
         }
     }
 
-    /// The same, before something is begun for it that costs more than a look.
-    pub(crate) async fn look_first(&self, app: &App) -> Result<(), Problem> {
-        if self.unless_public.is_none() {
-            return Ok(());
+    /// Joins the stream, if it may be seen: whoever has no right of his own is looked at before anything is begun for him
+    /// that costs more than a look, and again on the state that he joins.
+    pub(crate) async fn follow(&self, app: &App, from: ReadOffset) -> Result<Reader, Problem> {
+        if self.unless_public.is_some() {
+            match app.gateway.head(&self.key).await {
+                Ok(head) => self.sees(&head)?,
+                Err(error) => return Err(self.failed(app, error).await),
+            }
         }
-        match app.gateway.head(&self.key).await {
-            Ok(head) => self.sees(&head),
+        match app.gateway.follow(&self.key, from).await {
+            Ok(reader) => self.sees(reader.head()).map(|()| reader),
             Err(error) => Err(self.failed(app, error).await),
         }
     }

@@ -41,7 +41,7 @@ use tailwater_auth::Refusal as Denial;
 use tailwater_fanout::{ForkError, OpError};
 use tailwater_log::{ConfigField, Misplaced, Refusal};
 use tailwater_protocol::{BadRequest, headers};
-use tailwater_upstream::Fault;
+use tailwater_upstream::{Fault, Traffic};
 
 use crate::{admission::Limit, body::BodyError, drain::Draining, request::FieldError};
 
@@ -109,6 +109,15 @@ impl Problem {
             .again_after(SOON)
     }
 
+    /// The store is not asked for something, because it did not answer that.
+    pub(crate) fn store_left_alone(traffic: Traffic) -> Self {
+        let detail = format!("the store does not answer {traffic}, and is left alone for a moment");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "Store unavailable", &detail)
+            .blamed_on(Fault::Upstream)
+            .member("suspended", traffic.label())
+            .again_after(SOON)
+    }
+
     /// The stable name of the error.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -125,6 +134,11 @@ impl Problem {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.retryable
+    }
+
+    /// Whether it is the store that is away.
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        self.fault == Fault::Upstream && self.retryable
     }
 
     fn with(mut self, name: impl Into<HeaderName>, value: &(impl ToString + ?Sized)) -> Self {
@@ -253,6 +267,10 @@ impl From<Limit> for Problem {
                 let (code, title) = ("too_many_connections_from_address", "Too many connections");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, code, title, &limit)
             }
+            Limit::Requests => {
+                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", "Over capacity", &limit);
+                return problem.blamed_on(Fault::Gateway).again_after(SOON);
+            }
         }
         .again_after(LESS_CROWDED)
     }
@@ -356,7 +374,12 @@ fn fork_refused(fork: ForkError) -> Problem {
     Problem::new(status, code, title, &fork)
 }
 
+/// Once for each cause. What has none was logged where it was met first, or is the echo of a store that is left alone,
+/// and there may be very many of these.
 fn log(error: &OpError) {
+    if error.source().is_none() && matches!(error, OpError::Unavailable { .. }) {
+        return tracing::debug!(%error, "a request failed");
+    }
     let mut causes = Vec::new();
     let mut cause = error.source();
     while let Some(found) = cause {
@@ -467,6 +490,14 @@ mod tests {
         let (_, body, headers) = shown(OpError::from(Misplaced::Gone { earliest: AT })).await;
         assert_eq!(headers["stream-earliest-offset"], AT.to_string());
         assert_eq!(body["earliestOffset"], AT.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_left_alone_is_named_by_what_it_does_not_answer() {
+        let (status, body, headers) = shown(Problem::store_left_alone(Traffic::Appends)).await;
+        assert_eq!((status, body["code"].as_str()), (503, Some("store_unavailable")));
+        assert_eq!(body["suspended"], "appends");
+        assert_eq!(headers["retry-after"], "1");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use tailwater_protocol::{
 
 use crate::{
     answer, app::App, event_source, handover::Pass, long_poll, permit::Permit, problem::Problem, request::Fields, sse,
+    turns::in_turns,
 };
 
 /// What a read found: a stretch of a stream that goes into one response.
@@ -93,7 +94,7 @@ pub(crate) fn found(app: &App, found: &Found<'_>, if_none_match: Option<&str>) -
     } else {
         let body = answer::joined(found.head.content_type.kind(), found.messages);
         app.metrics.sent_bytes(body.len());
-        Response::new(body.into())
+        Response::new(in_turns(body))
     };
     let headers = response.headers_mut();
     if !known {

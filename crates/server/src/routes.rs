@@ -3,7 +3,7 @@
 //! Paths of streams are taken raw: the protocol's own rules decide what a path names, and a router that decodes or
 //! cleans up paths would get in before them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,12 +15,12 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, header};
+use http::{HeaderValue, Method, Version, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
 use crate::{
-    admission::Peer,
+    admission::{Limit, Peer},
     app::App,
     append,
     cors::{self, Cors},
@@ -64,7 +64,11 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
     }
     let permit = match Permit::decide(&app, &method, request.uri(), request.headers()) {
         Ok(permit) => permit,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            let (parts, body) = request.into_parts();
+            app.bodies.decline(&parts.headers, body).await;
+            return problem.into_response();
+        }
     };
     // The futures of the operations are large, and most of the time one of them is all that lives.
     let answered = match method {
@@ -98,6 +102,7 @@ pub(crate) struct Observed {
     began: Instant,
     route: Route,
     method: Method,
+    version: Version,
     path: String,
     cors: Cors,
     /// Until it has the head of a response, wherever that is made.
@@ -109,14 +114,20 @@ impl Observed {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
         let cors = Cors::of(app, request.uri(), request.headers());
-        Self { began: Instant::now(), route: Route::of(&path), method, path, cors, in_flight }
+        let version = request.version();
+        Self { began: Instant::now(), route: Route::of(&path), method, version, path, cors, in_flight }
     }
 
     /// Gives a response the headers that every response has, and counts it.
     pub(crate) fn finish(self, app: &App, response: &mut Response) {
-        let Self { began, route, method, path, cors, in_flight } = self;
+        let Self { began, route, method, version, path, cors, in_flight } = self;
         drop(in_flight);
         cors.adorn(response.headers_mut());
+        spread(app, response);
+        if app.drain.has_begun() && version == Version::HTTP_11 {
+            // Whoever comes again is to come to another process. On HTTP/2 the connection says so.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if method == Method::HEAD {
             without_body(response);
         }
@@ -136,10 +147,28 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
         observed.cors.preflight()
     } else {
         request.extensions_mut().insert(observed.clone());
-        admitted(&app, request, next).await
+        served(&app, observed.route, request, next).await
     };
     observed.finish(&app, &mut response);
     response
+}
+
+/// The answer to a request, which counts among all that are served for as long as it lasts.
+async fn served(app: &App, route: Route, request: Request, next: Next) -> Response {
+    let serving = match route {
+        Route::Stream | Route::Other => app.admission.serve(),
+        // However full it is, it says so.
+        Route::Health | Route::Ready | Route::Metrics => return admitted(app, request, next).await,
+    };
+    match serving {
+        Ok(serving) => serving.last_with(admitted(app, request, next).await),
+        Err(limit) => refused(app, limit, &request),
+    }
+}
+
+fn refused(app: &App, limit: Limit, request: &Request) -> Response {
+    app.metrics.refused(limit);
+    refuse::refusal(app, limit, request.method(), request.headers())
 }
 
 /// The answer to a request, which counts as its client's for as long as it lasts where a proxy speaks for the client.
@@ -153,11 +182,17 @@ async fn admitted(app: &App, mut request: Request, next: Next) -> Response {
             request.extensions_mut().insert(Arc::clone(&place));
             place.keep_with(next.run(request).await)
         }
-        Err(limit) => {
-            app.metrics.refused(limit);
-            refuse::refusal(app, limit, request.method(), request.headers())
-        }
+        Err(limit) => refused(app, limit, &request),
     }
+}
+
+/// Clients that were refused together are not to come back together: each is told a time of its own, up to about twice
+/// what it has to wait for.
+fn spread(app: &App, response: &mut Response) {
+    let told = response.headers().get(header::RETRY_AFTER).and_then(|seconds| seconds.to_str().ok());
+    let Some(seconds) = told.and_then(|seconds| seconds.parse().ok()) else { return };
+    let wait = app.ambient.between(Duration::from_secs(seconds), Duration::from_secs(2 * seconds + 1));
+    response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().into());
 }
 
 /// Keeps the head alone. What `GET` would send has a length that is known for an error and not for a stream, and a

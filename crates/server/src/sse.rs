@@ -10,7 +10,7 @@ use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
-use tailwater_fanout::{Event, Reader, Stands};
+use tailwater_fanout::{Event, Reader, STAY, Stands};
 use tailwater_protocol::{Answer, ContentKind, Offset, ReadOffset, cursor, headers, sse};
 use tokio::time::{Instant, sleep_until};
 
@@ -18,7 +18,7 @@ use crate::{
     admission::Place,
     answer,
     app::App,
-    drain::Turn,
+    drain::{Draining, Turn},
     event_source::{EVENT_STREAM, retry_after},
     feed::Feed,
     handover::Pass,
@@ -96,13 +96,11 @@ pub(crate) enum Step {
 
 pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result<Response, Problem> {
     let turn = app.drain.enter(app.ambient.share())?;
-    let permit = &follow.permit;
-    permit.look_first(app).await?;
-    let reader = match app.gateway.follow(&permit.key, follow.from).await {
-        Ok(reader) => reader,
-        Err(error) => return Err(permit.failed(app, error).await),
+    let reader = tokio::select! {
+        biased;
+        () = turn.comes() => return Err(Draining.into()),
+        reader = follow.permit.follow(app, follow.from) => reader?,
     };
-    permit.sees(reader.head())?;
     // Nothing else stops an `EventSource` from reconnecting for ever.
     if follow.resumed && reader.is_closed() {
         return Ok(nothing_more(app, &reader));
@@ -237,7 +235,14 @@ impl Session {
             let event = tokio::select! {
                 biased;
                 () = self.stay.turn.comes() => return Some(self.ended(SseEnd::Drained, &[], ENDED_RETRY)),
-                () = sleep_until(self.ends_at) => return Some(self.ended(SseEnd::Rotated, &[], ROTATED_RETRY)),
+                () = sleep_until(self.ends_at) => {
+                    if self.reader.is_cut_off() {
+                        // It would not be let in again. When the store is back, not all leave at once.
+                        self.ends_at = Instant::now() + self.stay.app.ambient.between(STAY.0, STAY.1);
+                        continue;
+                    }
+                    return Some(self.ended(SseEnd::Rotated, &[], ROTATED_RETRY));
+                }
                 event = next => event?,
                 () = sleep_until(silent_until) => {
                     let all = self.reader.is_caught_up() && self.reader.is_fresh();

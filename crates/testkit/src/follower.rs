@@ -2,10 +2,13 @@
 //!
 //! As measured on S2: what lies behind is read in pages of up to 1,000 records or 1 MiB; at the tail the session goes
 //! live and gets each append batch as it was appended; one that falls further behind than S2 keeps batches for reads
-//! pages again. A trim is crossed in silence, unless the session was live. A session that lost its connection comes
-//! back by itself, to whatever stream then bears the name.
+//! pages again. A trim is crossed in silence, unless the session was live. A session that lost its connection says so,
+//! if it has yielded anything since it last did, and comes back by itself, to whatever stream then bears the name.
 
-use std::task::{Poll, Waker};
+use std::{
+    mem,
+    task::{Poll, Waker},
+};
 
 use tailwater_log::MAX_BATCH_RECORDS;
 use tailwater_upstream::{ReadError, ReadFrom, SessionEvent, StreamKey};
@@ -28,6 +31,8 @@ pub(crate) struct Follower {
     phase: Phase,
     /// The tail of the last `CaughtUp`.
     announced: Option<u64>,
+    /// Whether it has yielded anything since it last said that it had lost its connection.
+    has_yielded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +47,16 @@ enum Phase {
 impl Follower {
     /// A session of `key` that starts at `next`, connected to `log`.
     pub(crate) fn new(key: StreamKey, log: u64, next: u64) -> Self {
-        Self { key, log: Some(log), waker: None, stalled: false, next, phase: Phase::CatchingUp, announced: None }
+        Self {
+            key,
+            log: Some(log),
+            waker: None,
+            stalled: false,
+            next,
+            phase: Phase::CatchingUp,
+            announced: None,
+            has_yielded: false,
+        }
     }
 
     /// What the session yields next; pending when it stands at the tail of its log.
@@ -74,7 +88,21 @@ impl Follower {
             return Poll::Pending;
         }
         self.announced = Some(tail.seq);
+        self.has_yielded = true;
         Poll::Ready(Some(Ok(SessionEvent::CaughtUp(tail))))
+    }
+
+    /// What it yields while its connection is lost: the word of that, once.
+    pub(crate) fn step_lost(&mut self) -> Poll<Yield> {
+        match mem::take(&mut self.has_yielded) {
+            true => Poll::Ready(Some(Ok(SessionEvent::Stalled))),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Whether it has to say that its connection is lost.
+    pub(crate) fn has_loss_to_tell(&self) -> bool {
+        self.log.is_none() && self.has_yielded && !self.is_over()
     }
 
     /// Ends the session with an error.
@@ -117,6 +145,7 @@ impl Follower {
 
     fn give(&mut self, records: Vec<tailwater_log::Record>) -> Poll<Yield> {
         self.next = records[records.len() - 1].seq + 1;
+        self.has_yielded = true;
         Poll::Ready(Some(Ok(SessionEvent::Records(records))))
     }
 }

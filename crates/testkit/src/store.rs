@@ -113,7 +113,7 @@ impl Store {
         self.each_session(key, Follower::cut).len()
     }
 
-    /// Keeps the sessions of a stream from yielding, as a connection does that hangs.
+    /// Keeps the sessions of a stream from yielding anything but the word that they have lost their connection.
     pub(crate) fn stall_sessions(&mut self, key: &StreamKey) -> usize {
         let ids = self.each_session(key, |follower| follower.stalled = true);
         for id in &ids {
@@ -137,7 +137,7 @@ impl Store {
         self.session(id).cut();
     }
 
-    /// Cuts every connection off, or lets the sessions come back.
+    /// Cuts every connection off, which the sessions say, or lets them come back.
     pub(crate) fn set_down(&mut self, down: bool) {
         self.down = down;
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
@@ -173,7 +173,7 @@ impl Store {
     pub(crate) fn sessions_behind(&self) -> usize {
         let is_behind = |follower: &&Follower| match follower.log.and_then(|id| self.logs.get(&id)) {
             Some(entry) => follower.has_work(&entry.log),
-            None => !self.down && !follower.stalled && !follower.is_over(),
+            None => follower.has_loss_to_tell() || !(self.down || follower.stalled || follower.is_over()),
         };
         self.sessions.values().filter(is_behind).count()
     }
@@ -196,8 +196,8 @@ impl Store {
         if follower.is_over() {
             return follower.step(&StreamLog::default());
         }
-        if self.down || follower.stalled {
-            return Poll::Pending;
+        if follower.has_loss_to_tell() || self.down || follower.stalled {
+            return follower.step_lost();
         }
         let Some(log) = follower.log.or_else(|| self.names.get(&follower.key).copied()) else {
             return follower.fail(ReadError::NotFound);
@@ -301,6 +301,7 @@ mod tests {
         match store.poll_session(id, &Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(Ok(SessionEvent::Records(records)))) => seen.extend(records.iter().map(|r| r.seq)),
             Poll::Ready(Some(Ok(SessionEvent::CaughtUp(tail)))) => assert_eq!(seen.len() as u64, tail.seq),
+            Poll::Ready(Some(Ok(SessionEvent::Stalled))) => {}
             Poll::Ready(other) => panic!("a session without faults ended: {other:?}"),
             Poll::Pending => return false,
         }
@@ -333,6 +334,41 @@ mod tests {
             prop_assert_eq!(seen, (0..store.tail(&key).unwrap().seq).collect::<Vec<_>>());
             prop_assert_eq!(store.sessions_behind(), 0);
         }
+    }
+
+    #[test]
+    fn a_session_says_once_that_its_connection_is_lost_if_it_has_said_anything_before() {
+        let key = StreamKey::new("p", "s");
+        let mut store = Store::new(Trims::AtOnce);
+        let message = NewRecord::message(Bytes::from_static(b"x"));
+        store.append(&key, Append::new(vec![message.clone()]), 0).unwrap();
+        let id = store.open_session(&key, 0).unwrap();
+        let said = |store: &mut Store| {
+            let mut said = Vec::new();
+            while let Poll::Ready(Some(Ok(event))) = store.poll_session(id, &Context::from_waker(Waker::noop())) {
+                said.push(match event {
+                    SessionEvent::Records(records) => records.len().to_string(),
+                    SessionEvent::CaughtUp(tail) => format!("tail {}", tail.seq),
+                    SessionEvent::Stalled => "stalled".to_owned(),
+                });
+            }
+            said
+        };
+        store.stall_sessions(&key);
+        assert_eq!(said(&mut store), [""; 0]);
+        store.resume_sessions(&key);
+        assert_eq!(said(&mut store), ["1", "tail 1"]);
+        store.set_down(true);
+        assert_eq!(store.sessions_behind(), 1);
+        assert_eq!(said(&mut store), ["stalled"]);
+        assert_eq!(store.sessions_behind(), 0);
+        store.append(&key, Append::new(vec![message]), 0).unwrap();
+        store.set_down(false);
+        assert_eq!(said(&mut store), ["1", "tail 2"]);
+        // However short it was: nobody knows what was missed.
+        store.stall_sessions(&key);
+        store.resume_sessions(&key);
+        assert_eq!(said(&mut store), ["stalled", "tail 2"]);
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl ScriptedUpstream {
         self.with_state(|state| state.store.cut_sessions(key))
     }
 
-    /// Keeps the open sessions of a stream from yielding anything until they are resumed, and says how many.
+    /// Keeps the open sessions of a stream from yielding anything but the word that they have lost their connection, until
+    /// they are resumed; says how many.
     pub fn stall_sessions(&self, key: &StreamKey) -> usize {
         self.with_state(|state| state.store.stall_sessions(key))
     }

@@ -49,7 +49,7 @@ pub enum AppendError {
         /// The limit.
         limit: usize,
     },
-    /// The store asks for patience (429 and the like). Nothing was appended.
+    /// The store asks for patience (429 and the like), or is left alone because it does not answer. Nothing was appended.
     #[error("the store asks for patience")]
     Busy {
         /// For how long, where it says so.
@@ -80,7 +80,7 @@ pub enum ReadError {
     /// The store has no such stream.
     #[error("the store has no such stream")]
     NotFound,
-    /// The store asks for patience.
+    /// The store asks for patience, or is left alone because it does not answer.
     #[error("the store asks for patience")]
     Busy {
         /// For how long, where it says so.

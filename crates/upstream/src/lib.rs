@@ -14,4 +14,4 @@ mod error;
 mod store;
 
 pub use error::{AppendError, Cause, Fate, Fault, ReadError};
-pub use store::{Append, AppendAck, Page, Position, ReadFrom, ReadSession, SessionEvent, StreamKey, Upstream};
+pub use store::{Append, AppendAck, Page, Position, ReadFrom, ReadSession, SessionEvent, StreamKey, Traffic, Upstream};

@@ -96,6 +96,15 @@ pub enum SessionEvent {
     Stalled,
 }
 
+/// Requests of one kind, which reach the store or do not reach it together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Traffic {
+    /// Unary reads, tail checks, lists, and read sessions.
+    Reads,
+    /// Appends.
+    Appends,
+}
+
 /// An open read session. It must be polled all the time: sessions share connections and windows, and one with unread
 /// data holds up the others. It reconnects by itself for as long as it lives; an error ends it.
 pub type ReadSession = BoxStream<'static, Result<SessionEvent, ReadError>>;
@@ -126,9 +135,38 @@ pub trait Upstream: Send + Sync + 'static {
     /// Whether the store answers at all; for readiness.
     async fn ready(&self, within: Duration) -> Result<(), ReadError>;
 
+    /// Waits until the store is believed to answer reads of this stream, which may take a try. Of all who wait one at a
+    /// time tries. A store that knows no better keeps nobody waiting. Cancel safe.
+    async fn reachable(&self, _key: &StreamKey) {}
+
+    /// Whether this is not sent to the store for now, because nothing like it was answered.
+    fn is_suspended(&self, _traffic: Traffic) -> bool {
+        false
+    }
+
     /// Whether nobody but this process can write to the store, so that what this process knows is the present.
     fn single_owner(&self) -> bool {
         false
+    }
+}
+
+impl Traffic {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Reads, Self::Appends];
+
+    /// Its name, as a label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Appends => "appends",
+        }
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
     }
 }
 

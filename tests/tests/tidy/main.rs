@@ -1,6 +1,7 @@
 //! The rules of this repository that no compiler checks, as tests over `cargo metadata` and the files of the tree.
 //!
 //! - [`arrows`]: which crate may name which crate.
+//! - [`guarantees`]: the page of guarantees, and the tests that it names.
 //! - [`manifests`]: what every `Cargo.toml` inherits, and dependencies that nobody uses.
 //! - [`sources`]: long files, module names, and what the pure crates must not reach for.
 //! - [`metrics`]: the list of metrics in the documentation.
@@ -9,6 +10,7 @@
 //! A rule is a pure function that returns one text for each breach. Beside each stands a test that it can fail.
 
 mod arrows;
+mod guarantees;
 mod manifests;
 mod metrics;
 mod sources;
@@ -182,6 +184,11 @@ fn the_pure_crates_have_no_clock_and_no_input_or_output() {
 fn every_metric_is_listed() {
     let (members, files) = repository();
     holds(&metrics::unlisted(&members, &files));
+}
+
+#[test]
+fn what_is_promised_is_tested() {
+    holds(&guarantees::untested(&repository().1));
 }
 
 #[test]

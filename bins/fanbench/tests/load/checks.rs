@@ -57,8 +57,8 @@ fn a_repeat_fails_the_run() {
 }
 
 #[test]
-fn messages_out_of_order_fail_the_run() {
-    short_run(Fault::Swap(4), NEVER, &[]).expect_failure("repeat: expected message 4, got 3");
+fn a_message_in_the_place_of_a_later_one_fails_the_run() {
+    short_run(Fault::Stale(4), NEVER, &[]).expect_failure("repeat: expected message 4, got 3");
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub(crate) enum Fault {
     Alter(usize),
     /// The time in a message is another.
     Retime(usize),
-    /// Two messages change places.
-    Swap(usize),
+    /// In the place of a message stands the one before it.
+    Stale(usize),
     /// This message and all after it do not come.
     Withhold(usize),
     /// The append of a message is refused.
@@ -220,7 +220,7 @@ impl Scripted {
             Fault::Repeat(at) if at == number => right(number).map(|message| format!("{message},{message}")),
             Fault::Alter(at) if at == number => right(number).map(|message| message.replace("xyz", "xyy")),
             Fault::Retime(at) if at == number => right(number).map(|message| retimed(&message)),
-            Fault::Swap(at) if at == number => right(number + 1).or_else(|| right(number - 1)),
+            Fault::Stale(at) if at == number => right(number - 1),
             _ => right(number),
         };
         let parts: Vec<String> = (from..until).filter_map(faulty).collect();

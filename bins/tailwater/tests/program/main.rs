@@ -1,12 +1,13 @@
 //! The program as a process: what it prints, how it exits, and what is still there after it was killed.
 //!
 //! - [`process`]: starting, stopping and reading a process; [`http`]: talking to it.
-//! - [`command_line`], [`lifecycle`], [`limits`], [`kills`], [`trust`]: tests.
+//! - [`command_line`], [`lifecycle`], [`limits`], [`kills`], [`kept`], [`trust`]: tests.
 
 #![allow(clippy::unwrap_used, reason = "what is missing in a test is a failed test")]
 
 mod command_line;
 mod http;
+mod kept;
 mod kills;
 mod lifecycle;
 mod limits;

@@ -22,11 +22,11 @@ use tracing::debug;
 use super::{Actor, Done, Joined, Phase, Reply, answer, later, place_of};
 use crate::{
     batch::Bell,
+    chance::Chance,
     config::{DOORBELL, SESSION_RETRY},
     feed::Feed,
     logread::LogEvent,
     ops::OpError,
-    settle::jittered,
 };
 
 /// The events of a session that wait for the actor.
@@ -42,6 +42,7 @@ pub(super) struct Live {
     /// When the last reader left.
     quiet_since: Option<Instant>,
     feed: Arc<Feed>,
+    chance: Chance,
 }
 
 enum Session {
@@ -92,7 +93,7 @@ impl Drop for ReaderGuard {
 }
 
 impl Live {
-    pub(super) fn new(feed: Arc<Feed>) -> Self {
+    pub(super) fn new(feed: Arc<Feed>, chance: Chance) -> Self {
         let (mut bell, receiver) = async_broadcast::broadcast(DOORBELL);
         bell.set_overflow(true);
         bell.set_await_active(false);
@@ -103,6 +104,7 @@ impl Live {
             readers: Arc::default(),
             quiet_since: None,
             feed,
+            chance,
         }
     }
 
@@ -165,8 +167,8 @@ impl Live {
     }
 
     fn break_session(&mut self) {
-        self.session = Session::Broken(Instant::now() + jittered(SESSION_RETRY));
-        self.feed.pulse().set_alive(false);
+        self.session = Session::Broken(Instant::now() + self.chance.jittered(SESSION_RETRY));
+        self.feed.pulse().set_lost();
     }
 }
 
@@ -253,10 +255,8 @@ impl Actor {
 
     pub(super) fn on_session(&mut self, event: Option<LogEvent>) {
         match event {
-            Some(LogEvent::Records(records)) => {
-                self.live.feed.pulse().set_alive(true);
-                self.ingest(records);
-            }
+            // There may be more behind them: it is fresh once it has caught up.
+            Some(LogEvent::Records(records)) => self.ingest(records),
             Some(LogEvent::CaughtUp(tail)) => {
                 self.live.feed.pulse().set_alive(true);
                 if tail > self.state.next() {
@@ -264,7 +264,7 @@ impl Actor {
                     self.reset();
                 }
             }
-            Some(LogEvent::Stalled) => self.live.feed.pulse().set_alive(false),
+            Some(LogEvent::Stalled) => self.live.feed.pulse().set_lost(),
             Some(LogEvent::Ended(error)) => {
                 debug!(stream = %self.seed.key, %error, "the read session ended");
                 self.live.break_session();
@@ -295,7 +295,7 @@ mod tests {
     fn an_actor_that_ends_without_a_word_makes_its_readers_look_elsewhere() {
         let pool = RingPool::new(1000, IntGauge::new("ring", "ring").unwrap());
         let feed = Feed::new(&pool, 1000);
-        drop(Live::new(Arc::clone(&feed)));
+        drop(Live::new(Arc::clone(&feed), Chance::default()));
         assert_eq!(feed.turns(), 1);
     }
 }

@@ -164,6 +164,7 @@ impl Actor {
     /// Queues the mark that the lifetime asks for at this moment.
     fn tend_lifetime(&mut self, used: bool) -> Tended {
         match self.age() {
+            Age::Expired if self.is_kept_alive() => self.queue_touch(),
             Age::Expired => self.queue_expire(),
             Age::Unknown => self.queue_checkpoint(),
             Age::Alive(now) => {
@@ -176,6 +177,13 @@ impl Actor {
             }
         }
         Tended::MustWait
+    }
+
+    /// Whether there are readers who were let in while the stream lived, and have been here ever since. Then it has been
+    /// used all the time, and what is missing is the sign of it, which the store did not take in time.
+    fn is_kept_alive(&self) -> bool {
+        let lifetime = self.state.incarnation().map(|life| life.open.lifetime);
+        self.live.readers() > 0 && matches!(lifetime, Some(Lifetime::Ttl { .. }))
     }
 
     /// What a stream with live readers does for its lifetime: they are its use.

@@ -23,6 +23,7 @@ use self::{
 };
 use super::{Actor, Done, Reply, answer};
 use crate::{
+    chance::Chance,
     config::MAX_TRIES,
     metrics::Limit,
     ops::{Appended, Created, Head, OpError, Post},
@@ -129,7 +130,7 @@ pub(super) enum Wrote {
 }
 
 impl Writes {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(chance: &Chance) -> Self {
         Self {
             queue: VecDeque::new(),
             in_flight: false,
@@ -137,9 +138,9 @@ impl Writes {
             turn_until: None,
             races: 0,
             after: Vec::new(),
-            writer: rand::random(),
+            writer: chance.number(),
             counter: 0,
-            incarnation: rand::random(),
+            incarnation: chance.number(),
         }
     }
 
@@ -238,6 +239,19 @@ impl Writes {
 impl Write {
     fn new(kind: WriteKind, fresh: bool) -> Self {
         Self { kind, fresh, tries: 0 }
+    }
+
+    /// Whether somebody waits to be told what became of it. Nobody says so of a mark that is the actor's own, but what is
+    /// asked next may depend on it.
+    fn is_awaited(&self) -> bool {
+        match &self.kind {
+            WriteKind::Append(write) => !write.reply.is_closed(),
+            WriteKind::Create(write) => !write.reply.is_closed(),
+            WriteKind::Mark(Mark::Delete(reply) | Mark::Refer { reply, .. } | Mark::Release { reply, .. }) => {
+                !reply.is_closed()
+            }
+            WriteKind::Mark(Mark::Expire | Mark::Touch | Mark::Checkpoint | Mark::Trim | Mark::Turn) => true,
+        }
     }
 
     fn fail(self, error: &OpError) {
@@ -468,7 +482,7 @@ impl Actor {
             Mark::Checkpoint => Ok(plan_checkpoint(state, batch)),
             Mark::Trim => Ok(plan_trim(state).map(|trim| single(trim, batch))),
             Mark::Turn => {
-                let moved = state.token().with_turn(rand::random());
+                let moved = state.token().with_turn(self.seed.config.chance.number());
                 Ok(moved.map(|token| single(NewRecord::fence(&token.to_string()), batch)))
             }
         };
@@ -520,14 +534,14 @@ impl Actor {
         let (records, condition) = (plan.records.clone(), plan.condition);
         let attempt = self.attempt(plan, self.state.token().clone(), self.state.next());
         self.start(async move {
-            let settled = attempt.run().await;
+            let settled = attempt.run(&|| writes.iter().any(|(write, _)| write.is_awaited())).await;
             Done::Wrote(Box::new(Wrote::Batch { writes, records, condition, settled }))
         });
     }
 
     fn attempt(&self, plan: Plan, token: Token, next: u64) -> Attempt {
         let upstream = Arc::clone(&self.seed.upstream);
-        Attempt::new(upstream, self.seed.key.clone(), plan, token, next, self.seed.config.settle)
+        Attempt::new(upstream, self.seed.key.clone(), plan, (token, next), (&self.seed.config).into())
     }
 }
 

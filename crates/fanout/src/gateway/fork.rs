@@ -39,8 +39,11 @@ impl Gateway {
         from: ForkFrom,
     ) -> Result<Created, OpError> {
         let declared = declare(&create, &from);
-        let placeholder =
-            CreateRequest { open: blank_open(&create), content: Content::Messages(Vec::new()), closed: create.closed };
+        let placeholder = CreateRequest {
+            open: blank_open(&create, self.config().chance.number()),
+            content: Content::Messages(Vec::new()),
+            closed: create.closed,
+        };
         // What exists is compared, not created: nothing is referred to for its sake.
         match self.put(key, &declared, &placeholder, true).await {
             Err(OpError::Refused(Refusal::NotFound)) => {}
@@ -75,7 +78,7 @@ impl Gateway {
                 sub_offset: from.sub_offset,
                 chain,
             }),
-            ..blank_open(&create)
+            ..placeholder.open
         };
         let messages = branch.partial.into_iter().chain(create.messages).collect();
         let request = CreateRequest { open, content: Content::Messages(messages), closed: create.closed };
@@ -175,9 +178,9 @@ fn declare(create: &Create, from: &ForkFrom) -> DeclaredConfig {
     }
 }
 
-fn blank_open(create: &Create) -> Open {
+fn blank_open(create: &Create, incarnation: u64) -> Open {
     Open {
-        incarnation: rand::random(),
+        incarnation,
         content_type: create.content_type.clone().unwrap_or_else(tailwater_protocol::ContentType::default_binary),
         lifetime: create.lifetime.unwrap_or(tailwater_protocol::Lifetime::Forever),
         visibility: create.visibility.plain(),

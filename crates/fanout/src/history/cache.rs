@@ -26,7 +26,7 @@ use super::{
     chunk::{Chunk, Stretch},
     shelf::{ALIGNMENT, Departure, Found, LogKey, Shelf, Wanted},
 };
-use crate::{logread::LogReader, metrics::Metrics, ops::OpError};
+use crate::{logread::LogReader, metrics::Metrics, ops::OpError, precedence::AppendsFirst};
 
 /// What a read came to: a chunk, or nothing at all from there on.
 type Outcome = Result<Option<Arc<Chunk>>, Arc<OpError>>;
@@ -34,7 +34,7 @@ type Waiting = watch::Receiver<Option<Outcome>>;
 
 /// The chunks of all streams.
 pub(crate) struct HistoryCache {
-    upstream: Arc<dyn Upstream>,
+    upstream: Arc<AppendsFirst>,
     metrics: Metrics,
     tracker: TaskTracker,
     shutdown: CancellationToken,
@@ -51,7 +51,7 @@ struct Flight {
 impl HistoryCache {
     /// A cache of so many bytes. Its reads are tasks of `tracker`, and end with `shutdown`.
     pub(crate) fn new(
-        upstream: Arc<dyn Upstream>,
+        upstream: Arc<AppendsFirst>,
         bytes: usize,
         metrics: Metrics,
         tracker: TaskTracker,
@@ -127,8 +127,10 @@ impl HistoryCache {
     }
 
     async fn read(&self, log: &LogKey, stretch: Stretch) -> Result<Option<Arc<Chunk>>, OpError> {
+        self.upstream.give_way().await;
         self.metrics.history_reads.inc();
-        let reader = LogReader::new(Arc::clone(&self.upstream), log.stream.clone());
+        let upstream: Arc<dyn Upstream> = self.upstream.clone();
+        let reader = LogReader::new(upstream, log.stream.clone());
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Err(OpError::Draining),

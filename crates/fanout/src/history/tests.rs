@@ -7,13 +7,13 @@ use tailwater_log::{Commit, Entry, Header, Kind, Message, NewRecord, Open, Piece
 use tailwater_protocol::{ContentType, Lifetime, json};
 use tailwater_testkit::{
     Gate, ScriptedUpstream, Settings, Trims,
-    fault::{Pause, ReadFault},
+    fault::{AppendFault, Pause, ReadFault},
 };
-use tailwater_upstream::Append;
+use tailwater_upstream::{Append, Upstream as _};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, precedence::AppendsFirst};
 
 const PLENTY: usize = 1 << 30;
 
@@ -123,7 +123,7 @@ impl World {
 
     fn cache(&self, bytes: usize) -> (Arc<HistoryCache>, Metrics) {
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let upstream = Arc::new(self.store.clone());
+        let upstream = Arc::new(AppendsFirst::new(Arc::new(self.store.clone())));
         let cache = HistoryCache::new(upstream, bytes, metrics.clone(), TaskTracker::new(), CancellationToken::new());
         (Arc::new(cache), metrics)
     }
@@ -342,11 +342,32 @@ async fn an_error_is_told_to_all_who_wait_and_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chunk_is_read_when_no_append_is_under_way() {
+    let world = filled(500, 10);
+    let upstream = Arc::new(AppendsFirst::new(Arc::new(world.store.clone())));
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let shutdown = CancellationToken::new();
+    let cache = HistoryCache::new(Arc::clone(&upstream), PLENTY, metrics, TaskTracker::new(), shutdown);
+    let (history, view, gate) = (world.history(&Arc::new(cache), PLENTY), world.state.for_readers(), Gate::new());
+    world.store.faults().next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    let other = StreamKey::new("p", "another");
+    let append = upstream.append(&other, Append::new(vec![NewRecord::message(Bytes::from_static(b"a"))]));
+    let begin = async {
+        gate.arrived().await;
+        tokio::task::yield_now().await;
+        assert_eq!(world.store.counts().reads, 0);
+        gate.open();
+    };
+    let (appended, count, ()) = tokio::join!(append, count_from(&history, &view, 1), begin);
+    assert_eq!((appended.is_ok(), count.unwrap(), world.store.counts().reads), (true, 500, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_read_under_way_ends_with_a_shutdown() {
     let world = filled(500, 10);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let upstream = Arc::new(world.store.clone());
+    let upstream = Arc::new(AppendsFirst::new(Arc::new(world.store.clone())));
     let cache = Arc::new(HistoryCache::new(upstream, PLENTY, metrics, tracker.clone(), shutdown.clone()));
     let (history, view, gate) = (world.history(&cache, PLENTY), world.state.for_readers(), Gate::new());
     world.store.faults().next_read(ReadFault::PauseBefore(Pause::At(gate.clone())));

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where a line is in its shard.
-pub(crate) type LineId = usize;
+pub type LineId = usize;
 
 /// The readers of one stream.
 pub(super) struct Line {
@@ -49,7 +49,7 @@ pub(super) struct Came {
 }
 
 /// The bell of a shard: which of its lines have been rung up, and what wakes it.
-pub(crate) struct Bell {
+pub struct Bell {
     rung: Mutex<Vec<LineId>>,
     /// Whether the shard sleeps, or is about to.
     asleep: AtomicBool,
@@ -121,7 +121,7 @@ impl Came {
 
 impl Bell {
     /// A bell that calls `wake` when it is rung and the shard sleeps.
-    pub(crate) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+    pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
         Arc::new(Self { rung: Mutex::default(), asleep: AtomicBool::new(false), wake })
     }
 
@@ -133,17 +133,17 @@ impl Bell {
     }
 
     /// The shard is about to sleep, and looks once more whether there is something for it.
-    pub(crate) fn doze(&self) {
+    pub fn doze(&self) {
         self.asleep.store(true, Ordering::SeqCst);
     }
 
     /// The shard is awake.
-    pub(crate) fn rise(&self) {
+    pub fn rise(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
     /// Whether a line has been rung up.
-    pub(crate) fn has_rung(&self) -> bool {
+    pub fn has_rung(&self) -> bool {
         !self.rung.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
@@ -173,7 +173,7 @@ impl Listener for LineBell {
 
 impl<S: Read + Write, L> Shard<S, L> {
     /// The lines that have been rung up since the last time.
-    pub(crate) fn rung(&self) -> Vec<LineId> {
+    pub fn rung(&self) -> Vec<LineId> {
         let rung = self.bell.take();
         for line in rung.iter().filter_map(|line| self.lines.get(*line)) {
             // Before the ring is looked at: what comes behind that rings again.

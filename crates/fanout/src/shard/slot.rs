@@ -13,7 +13,7 @@ use super::{Departure, End, Loss, Shard, Stands, Wake, Wants, line::LineId};
 use crate::{actor::ReaderGuard, frame::Stand};
 
 /// Where a slot is in its shard.
-pub(crate) type SlotId = usize;
+pub type SlotId = usize;
 
 /// A reader. What a delivery looks at stands first, in one line of the processor's cache: with many readers each look is
 /// one at memory.

@@ -8,6 +8,7 @@ use tailwater_testkit::{
     ScriptedUpstream,
     fault::{AppendFault, Outage},
 };
+use tokio::time::timeout;
 
 use crate::harness::*;
 
@@ -73,6 +74,39 @@ async fn appends_that_share_a_batch_share_its_fate() {
         assert_nothing_lands_late(&store);
         assert_eq!(read(&pod, &key).await, bodies);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_looked_into_for_whom_nobody_waits_any_more() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    store.set_outage(Outage::Silent);
+    assert!(timeout(Duration::from_secs(1), pod.append(&key, tell("a"))).await.is_err(), "its client has gone");
+    let asked = store.counts().appends;
+    tokio::time::sleep(LONG).await;
+    assert_eq!(store.counts().appends, asked, "no token is moved");
+    assert_eq!(pod.writes("unknown"), 1.0);
+    store.set_outage(Outage::Over);
+    landed(in_time(pod.append(&key, tell("b"))).await);
+    assert_eq!(read(&pod, &key).await, ["a", "b"], "it was under way all the time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_is_settled_at_ever_longer_intervals() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let before = store.counts().appends;
+    store.faults().next_append(AppendFault::AnswerLost);
+    let goes_away = async {
+        store.when(|counts| counts.appends > before).await;
+        store.set_outage(Outage::Refusing);
+    };
+    let (answer, ()) = in_time(futures_util::future::join(pod.append(&key, tell("a")), goes_away)).await;
+    assert!(matches!(answer, Err(OpError::OutcomeUnknown)), "{answer:?}");
+    let tries = store.counts().appends - before;
+    assert!((8..=30).contains(&tries), "in ten seconds: {tries}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use tailwater_log::{Kind, Refusal};
 use tailwater_protocol::{Lifetime, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
-    fault::{AppendFault, Pause},
+    fault::{AppendFault, Outage, Pause},
 };
 use tailwater_upstream::StreamKey;
 use tokio::time::sleep;
@@ -152,6 +152,22 @@ async fn live_readers_keep_their_stream_alive_however_busy_it_is() {
         sleep(SECOND * 19).await;
         assert_not_found(pod.head(&key).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_with_live_readers_outlives_an_outage_that_is_longer_than_its_lifetime() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, ttl(8)).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    store.set_outage(Outage::Refusing);
+    sleep(SECOND * 60).await;
+    store.set_outage(Outage::Over);
+    landed(in_time(pod.append(&key, tell("b"))).await);
+    assert_eq!(take(&mut reader, 1).await, ["b"]);
+    drop(reader);
+    sleep(SECOND * 60).await;
+    assert_not_found(pod.head(&key).await);
 }
 
 #[tokio::test(start_paused = true)]

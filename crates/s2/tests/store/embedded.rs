@@ -9,15 +9,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use object_store::local::LocalFileSystem;
 use tailwater_s2::{
     EmbeddedStore, EmbeddedStoreConfig, EmbeddedStoreError, Exposure, S2Upstream, Storage, StoreEnd, StoreObserver,
 };
-use tailwater_upstream::{AppendError, ReadError, ReadFrom, Upstream as _};
+use tailwater_upstream::{AppendError, ReadError, ReadFrom, Traffic, Upstream as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::harness::{
@@ -180,6 +181,72 @@ async fn a_session_outlives_a_restart_of_the_store() {
     assert_eq!(bodies(&follower.records), ["a", "b", "c"]);
     assert_eq!(follower.stalls, 1, "the session says that it has lost its connection");
     h.store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_looked_for_by_one_and_not_by_all_who_wait() {
+    const SESSIONS: usize = 100;
+    let directory = tempfile::tempdir().unwrap();
+    let storage = || Storage::Directory(directory.path().to_owned());
+    let h = Harness::with(exposed(storage(), loopback(), None)).await;
+    let proxy = Proxy::to(h.store.exposed_addr().unwrap()).await;
+    let (registry, meter) = meter();
+    let guest = S2Upstream::new(config_to(&format!("http://{}", proxy.addr)), meter).unwrap();
+    guest.append(&key(), messages(&["a"])).await.unwrap();
+    let mut followers = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut follower = Follower::new(guest.read_session(&key(), 0).await.unwrap());
+        follower.until_caught_up_at(1).await;
+        followers.push(follower);
+    }
+    let restart = async {
+        h.store.shutdown().await.unwrap();
+        eventually("a read is refused and not sent", || async {
+            let refused = guest.read(&key(), ReadFrom::Seq(0), 1).await;
+            matches!(refused, Err(ReadError::Busy { retry_after: Some(_) }))
+        })
+        .await;
+        assert!(guest.append(&key(), messages(&["lost"])).await.is_err(), "appends find out by themselves");
+        let h = Harness::with(exposed(storage(), loopback(), None)).await;
+        proxy.target.send_replace(h.store.exposed_addr().unwrap());
+        h.append(&key(), messages(&["b"])).await.unwrap();
+        h
+    };
+    let following = join_all(followers.iter_mut().map(|follower| follower.until_caught_up_at(2)));
+    let (h, _) = tokio::join!(restart, following);
+    assert!(followers.iter().all(|follower| bodies(&follower.records) == ["a", "b"] && follower.stalls == 1));
+    eventually("nothing is held back any more", || async {
+        Traffic::ALL.iter().all(|traffic| !guest.is_suspended(*traffic))
+    })
+    .await;
+    let failed: f64 = registry
+        .gather()
+        .iter()
+        .filter(|family| family.name() == "tailwater_upstream_errors_total")
+        .flat_map(|family| family.get_metric().iter().map(|metric| metric.get_counter().value()))
+        .sum();
+    // Each has lost its connection, and may have looked for another twice before it was known that there is none.
+    assert!(failed <= 3.0 * SESSIONS as f64 + 50.0, "{failed}");
+    h.store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_stands_still_is_noticed_long_before_a_heartbeat_is_missed() {
+    let h = Harness::with(exposed(Storage::Memory, loopback(), None)).await;
+    let proxy = Proxy::to(h.store.exposed_addr().unwrap()).await;
+    let guest = upstream_to(&format!("http://{}", proxy.addr));
+    guest.append(&key(), messages(&["a"])).await.unwrap();
+    let mut follower = Follower::new(guest.read_session(&key(), 0).await.unwrap());
+    follower.until_caught_up_at(1).await;
+    let began = Instant::now();
+    proxy.hold.send_replace(true);
+    follower.until_stalled().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    proxy.hold.send_replace(false);
+    follower.until_caught_up_at(1).await;
+    h.append(&key(), messages(&["b"])).await.unwrap();
+    follower.until_caught_up_at(2).await;
+    assert_eq!(bodies(&follower.records), ["a", "b"], "the connection has gone on");
 }
 
 #[derive(Default)]

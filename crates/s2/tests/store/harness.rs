@@ -82,19 +82,29 @@ impl Follower {
 
     /// Follows until the session says that it has caught up with `tail`.
     pub(crate) async fn until_caught_up_at(&mut self, tail: u64) {
-        loop {
-            let event = timeout(PATIENCE, self.session.next()).await.unwrap().unwrap().unwrap();
-            match event {
-                SessionEvent::Records(records) => self.records.extend(records),
-                SessionEvent::Stalled => self.stalls += 1,
-                SessionEvent::CaughtUp(position) => {
-                    self.tails.push(position);
-                    if position.seq == tail {
-                        return;
-                    }
-                }
+        while self.step().await != Some(tail) {}
+    }
+
+    /// Follows until the session says once more that it has lost touch.
+    pub(crate) async fn until_stalled(&mut self) {
+        let stalls = self.stalls;
+        while self.stalls == stalls {
+            self.step().await;
+        }
+    }
+
+    /// One event; the tail, if it is one.
+    async fn step(&mut self) -> Option<u64> {
+        let event = timeout(PATIENCE, self.session.next()).await.unwrap().unwrap().unwrap();
+        match event {
+            SessionEvent::Records(records) => self.records.extend(records),
+            SessionEvent::Stalled => self.stalls += 1,
+            SessionEvent::CaughtUp(position) => {
+                self.tails.push(position);
+                return Some(position.seq);
             }
         }
+        None
     }
 
     pub(crate) fn seqs(&self) -> Vec<u64> {

@@ -120,6 +120,27 @@ async fn a_full_gateway_tells_a_client_of_http2_too() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_lasted_long_enough_takes_no_more_requests_and_finishes_those_it_has() {
+    let config = Config { max_connection_age: SHORT, drain: SHORT, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let mut live = client.get("/v1/stream/s?offset=-1&live=sse").await.into_body();
+    read_until(&mut live, "upToDate").await;
+    let asks = async {
+        let ask = || Request::get("http://h/health").body(Empty::new()).unwrap();
+        while client.0.send_request(ask()).await.is_ok() {}
+    };
+    assert!(timeout(LIMIT, asks).await.is_ok(), "it takes no more");
+    fixture.post("/v1/stream/s", "text/plain", "b").await;
+    read_until(&mut live, "data:b").await;
+    drop(live);
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"age\"} 1").await;
+    shut_down(server).await;
+}
+
+#[tokio::test]
 async fn who_resets_streams_as_fast_as_it_opens_them_is_cut() {
     let fixture = Fixture::new();
     let (server, address) = serve(&fixture).await;
@@ -139,5 +160,25 @@ async fn who_resets_streams_as_fast_as_it_opens_them_is_cut() {
     let _end = timeout(LIMIT, stream.read_to_end(&mut seen)).await.unwrap();
     counted(&fixture, "tailwater_connections_cut_total{reason=\"resets\"} 1").await;
     counted(&fixture, "tailwater_http_requests_in_flight 0").await;
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn streams_of_one_connection_count_as_the_requests_that_they_are() {
+    let fixture = Fixture::with(Config { max_requests: 2, ..Config::default() }, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "first").await;
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let mut first = client.get("/v1/stream/s?offset=-1&live=sse").await.into_body();
+    let second = client.get("/v1/stream/s?offset=-1&live=sse").await.into_body();
+    read_until(&mut first, "upToDate").await;
+    let refused = client.get("/v1/stream/s").await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert!(fixture.metric("tailwater_connections_refused_total{limit=\"requests\"} 1"));
+    assert_eq!(client.get("/readyz").await.status(), 200);
+    drop(second);
+    counted(&fixture, "tailwater_http_sse_readers 1").await;
+    assert_eq!(client.get("/v1/stream/s").await.status(), 200);
+    drop((first, client));
     shut_down(server).await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tailwater_testkit::fault::Outage;
 use tailwater_testkit::sse::{DurableEvent, DurableSse, Payload};
+use tailwater_upstream::StreamKey;
 use tokio::time::Instant;
 
 use crate::fixture::{Fixture, Live};
@@ -265,6 +266,28 @@ async fn live_requests_are_told_to_come_back_while_the_store_is_away() {
     assert!(told.starts_with("retry: "), "{told}");
     fixture.upstream.set_outage(Outage::Over);
     assert_eq!(fixture.get(&format!("{elsewhere}&live=sse")).await.status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_outlasts_its_time_while_the_store_is_away_and_claims_nothing() {
+    let fixture = Fixture::new();
+    let at = put(&fixture, "text/plain", "a").await;
+    let mut live = fixture.live(&sse(&at), &[]).await;
+    assert!(live.chunk().await.unwrap().contains("upToDate"));
+    // The session is there by now.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(fixture.upstream.cut_sessions(&StreamKey::new("default", "s")), 1);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    fixture.upstream.set_outage(Outage::Refusing);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(150) {
+        let chunk = live.chunk().await.unwrap();
+        assert!(chunk.contains("event: control") && !chunk.contains("upToDate"), "{chunk}");
+    }
+    fixture.upstream.set_outage(Outage::Over);
+    let back = Instant::now();
+    assert!(rest(live).await.contains("retry: "));
+    assert!(back.elapsed() < Duration::from_secs(15), "{:?}", back.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`limits`], [`stallers`], [`http2`] and [`tls`].
+//! [`sockets`], [`limits`], [`overload`], [`stallers`], [`http2`] and [`tls`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -10,6 +10,7 @@ mod fixture;
 mod http2;
 mod limits;
 mod live;
+mod overload;
 mod reads;
 mod rights;
 mod sockets;

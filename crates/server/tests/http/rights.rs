@@ -12,8 +12,16 @@ use tailwater_auth::{File, NewToken, Projects, Scopes, mint};
 use tailwater_log::Visibility;
 use tailwater_protocol::ProjectId;
 use tailwater_server::{Auth, Config, Guard, paths};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
-use crate::fixture::{Fixture, NOW_MS};
+use crate::{
+    fixture::{Fixture, NOW_MS},
+    wire::{LIMIT, serve},
+};
 
 /// `chat` has what the table is about, `other` somebody else's streams, `shared` allows pages of two origins and lets
 /// writers read, `wide` those of every origin and is public.
@@ -513,4 +521,24 @@ async fn pages_of_other_origins_see_what_the_project_lets_them_see() {
     assert_eq!(answer.header("access-control-allow-origin"), "");
     let answer = fixture.send("GET", "/health", &[("origin", app)], "").await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, ""));
+}
+
+#[tokio::test]
+async fn who_is_refused_reads_why_however_much_he_has_to_say() {
+    let fixture = guarded();
+    let (_server, address) = serve(&fixture).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut answers, mut says) = stream.into_split();
+    let length = 4 << 20;
+    let head = format!("POST /v1/stream/chat/s HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n");
+    let sent = async {
+        says.write_all(head.as_bytes()).await.unwrap();
+        says.write_all(&vec![b'x'; length]).await.unwrap();
+    };
+    let answered = async {
+        let mut answer = vec![0; 12];
+        answers.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 401");
+    };
+    timeout(LIMIT, async { tokio::join!(sent, answered) }).await.unwrap();
 }

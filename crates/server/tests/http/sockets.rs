@@ -6,7 +6,7 @@ use tailwater_server::{Config, Ended};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +67,103 @@ async fn a_hurried_shutdown_tells_readers_and_cuts_off_what_is_left() {
     assert_eq!(ended, Ok(Ended::Cut));
     read_until(&mut reader, "retry: ").await;
     assert_eq!(timeout(LIMIT, stream.read(&mut [0; 16])).await.unwrap().unwrap_or(0), 0);
+}
+
+/// A gateway whose connections last a moment.
+fn short_lived() -> Fixture {
+    let age = Duration::from_millis(300);
+    Fixture::with(Config { max_connection_age: age, drain: age, ..Config::default() }, Default::default())
+}
+
+#[tokio::test]
+async fn a_connection_that_has_lasted_long_enough_ends_when_it_is_idle() {
+    let fixture = short_lived();
+    let (server, address) = serve(&fixture).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for _ in 0..3 {
+        assert!(ask(&mut stream, "HEAD /health HTTP/1.1\r\nhost: h").await.starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(read_to_end(&mut stream).await, "");
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"age\"} 1").await;
+    assert_eq!(timeout(LIMIT, server.shut_down(CancellationToken::new())).await, Ok(Ended::Clean));
+}
+
+#[tokio::test]
+async fn a_connection_that_has_lasted_long_enough_finishes_the_answer_that_is_under_way_and_says_that_it_is_the_last() {
+    let fixture = short_lived();
+    fixture.put("/v1/stream/s", "text/plain", "").await;
+    let (_server, address) = serve(&fixture).await;
+    let head = "POST /v1/stream/s HTTP/1.1\r\nhost: h\r\ncontent-type: text/plain\r\ncontent-length: 1";
+    let mut writer = request(address, head).await;
+    // Nothing is answered before the body is there, and the connection has been too old for long by then.
+    let mut old = request(address, "HEAD /health HTTP/1.1\r\nhost: h").await;
+    read_to_end(&mut old).await;
+    let mut older = request(address, "HEAD /health HTTP/1.1\r\nhost: h").await;
+    read_to_end(&mut older).await;
+    writer.write_all(b"a").await.unwrap();
+    let answer = read_to_end(&mut writer).await;
+    assert!(answer.starts_with("HTTP/1.1 204") && answer.contains("connection: close\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn behind_a_live_response_a_connection_that_has_lasted_long_enough_ends() {
+    let config = Config {
+        max_connection_age: Duration::from_millis(100),
+        sse_lifetime: Duration::from_millis(600),
+        ..Config::default()
+    };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (_server, address) = serve(&fixture).await;
+    let mut stream = request(address, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h").await;
+    let all = read_to_end(&mut stream).await;
+    assert!(all.contains("retry: ") && all.ends_with("0\r\n\r\n"), "{all}");
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"age\"} 1").await;
+}
+
+#[tokio::test]
+async fn an_end_is_announced_before_anybody_is_refused_and_hurried_all_the_same() {
+    let config = Config { drain: LIMIT * 8, drain_notice: LIMIT * 2, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (server, address) = serve(&fixture).await;
+    let hurry = CancellationToken::new();
+    let ending = tokio::spawn(server.shut_down(hurry.clone()));
+    let began = Instant::now();
+    while fixture.probe("/readyz").await != 503 {
+        assert!(began.elapsed() < LIMIT);
+        tokio::task::yield_now().await;
+    }
+    let mut reader = request(address, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h").await;
+    assert!(read_until(&mut reader, "upToDate").await.starts_with("HTTP/1.1 200 "), "it is still let in");
+    hurry.cancel();
+    assert!(read_to_end(&mut reader).await.contains("retry: "));
+    assert_eq!(timeout(LIMIT, ending).await.unwrap().unwrap(), Ended::Clean);
+    assert!(began.elapsed() < LIMIT * 2, "nobody waits for the notice to be over");
+}
+
+#[tokio::test]
+async fn in_a_drain_a_connection_ends_behind_its_answer() {
+    let config = Config { drain: LIMIT * 10, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (server, address) = serve(&fixture).await;
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    assert!(!ask(&mut kept, "HEAD /health HTTP/1.1\r\nhost: h").await.contains("connection: close"));
+    let mut live = request(address, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h").await;
+    read_until(&mut live, "upToDate").await;
+    let hurry = CancellationToken::new();
+    let ended = tokio::spawn(server.shut_down(hurry.clone()));
+    while !fixture.app.drain().has_begun() {
+        tokio::task::yield_now().await;
+    }
+    let mut late = request(address, "GET /v1/stream/s HTTP/1.1\r\nhost: h").await;
+    let answer = read_to_end(&mut late).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\na"), "{answer}");
+    drop((kept, live));
+    hurry.cancel();
+    timeout(LIMIT, ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]

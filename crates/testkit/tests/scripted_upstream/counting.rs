@@ -58,7 +58,9 @@ async fn a_session_that_nobody_polls_is_behind() {
     store.append_native(&key(), ["b"]);
     assert_eq!(store.sessions_behind(), 1);
     store.stall_sessions(&key());
-    assert_eq!(store.sessions_behind(), 0, "it could yield nothing");
+    assert_eq!(store.sessions_behind(), 1, "it has to say that it has lost its connection");
+    assert_eq!(drain(&mut session), ["stalled"]);
+    assert_eq!(store.sessions_behind(), 0, "it could yield nothing more");
     store.resume_sessions(&key());
     assert_eq!(store.sessions_behind(), 1, "it must be polled to come back");
     drop(session);

@@ -2,17 +2,17 @@
 
 use tailwater_log::{Condition, NewRecord, Reference, Refusal, Token};
 use tailwater_protocol::Offset;
-use tailwater_upstream::AppendAck;
+use tailwater_upstream::{AppendAck, AppendError};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Gate, Mark, Planned, Write, WriteKind, Wrote};
 use crate::{
     actor::{Actor, Chore, Reply, answer, stream_key, stream_name},
-    config::{LOST_RACES, MAX_TRIES, TURN},
+    config::{LOST_RACES, MARK_AGAIN, MAX_TRIES, TURN},
     metrics::WriteOutcome,
     ops::{Appended, Created, Head, OpError},
-    settle::{Settled, failed, jittered},
+    settle::{Settled, failed},
     sweep::Listing,
 };
 
@@ -51,7 +51,13 @@ impl Actor {
                 Settled::Refused { token } => self.on_refused(writes, condition, token.as_ref()),
                 Settled::Failed(error) => {
                     self.seed.metrics.wrote(WriteOutcome::Failed);
-                    warn!(stream = %self.seed.key, error = &error as &dyn std::error::Error, "an append failed");
+                    if matches!(error, AppendError::Busy { .. }) {
+                        // That the store is left alone is logged where that is decided, not for each stream.
+                        debug!(stream = %self.seed.key, "the store takes no append now");
+                        self.put_off_marks(&writes);
+                    } else {
+                        warn!(stream = %self.seed.key, error = &error as &dyn std::error::Error, "an append failed");
+                    }
                     let error = failed(error);
                     self.fail_writes(writes.into_iter().map(|(write, _)| write), &error);
                 }
@@ -62,6 +68,14 @@ impl Actor {
                 }
             },
             Wrote::Pieces { write, uploaded } => self.on_uploaded(write, uploaded),
+        }
+    }
+
+    /// A mark that the store would not take is tried again later than usual: while it is away, each stream with a lifetime
+    /// and readers has one.
+    fn put_off_marks(&mut self, writes: &[(Write, Planned)]) {
+        if writes.iter().any(|(write, _)| matches!(write.kind, WriteKind::Mark(_))) {
+            self.next_tick = Instant::now() + self.seed.config.chance.jittered(MARK_AGAIN);
         }
     }
 
@@ -189,7 +203,7 @@ impl Actor {
         self.seed.metrics.wrote(WriteOutcome::Refused);
         let turn_moved = token.is_some_and(|token| self.state.token().differs_only_in_turn(token));
         if turn_moved {
-            self.writes.turn_until = Some(Instant::now() + jittered(TURN));
+            self.writes.turn_until = Some(Instant::now() + self.seed.config.chance.jittered(TURN));
         }
         if condition == Condition::TokenAndPosition && token.is_none() {
             self.writes.races += 1;

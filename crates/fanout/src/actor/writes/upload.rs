@@ -15,7 +15,7 @@ use super::{AppendWrite, Planned, Write, WriteKind, Wrote};
 use crate::{
     actor::{Actor, Done},
     ops::OpError,
-    settle::{Attempt, Settled, failed},
+    settle::{Attempt, Patience, Settled, failed},
 };
 
 /// A large body whose pieces are in the log.
@@ -53,18 +53,18 @@ impl Actor {
             WriteKind::Mark(_) => return,
         };
         let whole = join(content, kind);
-        let body: u64 = rand::random();
+        let body = self.seed.config.chance.number();
         let plans: Vec<Plan> = pieces(&whole).enumerate().map(|(n, bytes)| self.plan_piece(body, n, bytes)).collect();
         let attempts = Pieces {
             upstream: Arc::clone(&self.seed.upstream),
             key: self.seed.key.clone(),
             token: self.state.token().clone(),
             next: self.state.next(),
-            within: self.seed.config.settle,
+            patience: (&self.seed.config).into(),
         };
         self.writes.in_flight = true;
         self.start(async move {
-            let (acks, failure) = attempts.run(plans).await;
+            let (acks, failure) = attempts.run(plans, &|| write.is_awaited()).await;
             let uploaded = Uploaded { body, whole, acks, failure };
             Done::Wrote(Box::new(Wrote::Pieces { write, uploaded }))
         });
@@ -118,15 +118,19 @@ struct Pieces {
     key: StreamKey,
     token: Token,
     next: u64,
-    within: std::time::Duration,
+    patience: Patience,
 }
 
 impl Pieces {
-    async fn run(mut self, plans: Vec<Plan>) -> (Vec<(NewRecord, AppendAck)>, Option<Settled>) {
+    async fn run(
+        mut self,
+        plans: Vec<Plan>,
+        is_awaited: &(dyn Fn() -> bool + Send + Sync),
+    ) -> (Vec<(NewRecord, AppendAck)>, Option<Settled>) {
         let mut acks = Vec::with_capacity(plans.len());
         for plan in plans {
             let record = plan.records[0].clone();
-            match self.append(plan).await {
+            match self.append(plan, is_awaited).await {
                 Ok(ack) => {
                     self.next = ack.end.seq;
                     acks.push((record, ack));
@@ -138,12 +142,17 @@ impl Pieces {
     }
 
     /// A moved turn does not matter to a piece: it goes on with the new token.
-    async fn append(&mut self, plan: Plan) -> Result<AppendAck, Settled> {
+    async fn append(
+        &mut self,
+        plan: Plan,
+        is_awaited: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<AppendAck, Settled> {
         loop {
             let upstream = Arc::clone(&self.upstream);
             let token = self.token.clone();
-            let attempt = Attempt::new(upstream, self.key.clone(), plan.clone(), token, self.next, self.within);
-            match attempt.run().await {
+            let attempt =
+                Attempt::new(upstream, self.key.clone(), plan.clone(), (token, self.next), self.patience.clone());
+            match attempt.run(is_awaited).await {
                 Settled::Landed(ack) => return Ok(ack),
                 Settled::Refused { token: Some(token) } if self.token.differs_only_in_turn(&token) => {
                     self.token = token;

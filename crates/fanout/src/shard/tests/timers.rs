@@ -5,7 +5,7 @@ use std::time::Duration;
 use tailwater_protocol::ContentKind;
 
 use super::{
-    super::{Departure, End, Loss, slot::Place},
+    super::{Departure, End, Loss, STAY, slot::Place},
     world::{Coming, Guest, Stream, World, read_all},
 };
 
@@ -123,6 +123,30 @@ fn a_response_ends_in_time_with_a_time_to_come_back() {
     assert!(guest.client.has_ended);
     assert_eq!(guest.client.reconnection_time(), Some(Duration::from_millis(50 + 123)));
     assert!(matches!(world.shard.departures()[..], [Departure::Ended { reason: End::Rotated, .. }]));
+    world.assert_empty(&[&stream]);
+}
+
+#[test]
+fn a_response_outlasts_its_time_while_the_session_has_lost_its_connection_but_not_a_drain() {
+    let mut world = World::new();
+    let stream = world.stream(ContentKind::Text);
+    let lasts = Duration::from_secs(7);
+    let coming = Coming { lasts, ..Coming::default() };
+    let guests = [(); 10].map(|()| world.arrive_as(&stream, 0, &coming));
+    stream.feed.pulse().set_lost();
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.shard.readers(), guests.len());
+    stream.feed.pulse().set_alive(true);
+    world.pass(STAY.1 + QUARTER);
+    assert_eq!(world.shard.readers(), 0);
+    let departures = world.shard.departures();
+    assert!(departures.iter().all(|departure| matches!(departure, Departure::Ended { reason: End::Rotated, .. })));
+
+    let _guest = world.arrive_as(&stream, 0, &coming);
+    stream.feed.pulse().set_lost();
+    world.shard.drain(Duration::from_secs(1), world.now.at);
+    world.pass(Duration::from_secs(1) + QUARTER);
+    assert!(matches!(world.shard.departures()[..], [Departure::Ended { reason: End::Drained, .. }]));
     world.assert_empty(&[&stream]);
 }
 

@@ -1,10 +1,10 @@
 //! A seeded simulation of many pods: the real log, actors and shards on the scripted store, in virtual time, with every
 //! fault.
 //!
-//! A seed is drawn into a [script](script): what each client does at which pod and when, and what goes wrong when. The
+//! A seed is drawn into a [`script`]: what each client does at which pod and when, and what goes wrong when. The
 //! script is [played](play) on one thread with paused time, so that the same seed is the same run, to the byte of its
-//! [trace](trace). What clients were told is written down as a [history](history), and judged against the log itself by
-//! an [oracle](oracle), which is a pure function and is shown broken histories by its own tests.
+//! [`trace`]. What clients were told is written down as a [`history`], and judged against the log itself by
+//! an [`oracle`], which is a pure function and is shown broken histories by its own tests.
 //!
 //! | module | what it holds |
 //! |---|---|

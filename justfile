@@ -81,6 +81,15 @@ _bench-appends:
 prove *name:
     benches/prove {{name}}
 
+# Many pods with every fault, in virtual time: `just sim`, `just sim hunt --seeds 100 --from 5000`, `just sim run --seed 7 --trace`.
+sim *args="hunt --seeds 300":
+    cargo build --profile sim --locked -p tailwater-sim
+    "${CARGO_TARGET_DIR:-target}"/sim/tailwater-sim {{args}}
+
+# Put faults into a copy of the tree, and see that the simulation catches each: `just mutants`, `just mutants join-off-by-one`.
+mutants *names:
+    sim/mutants/run {{names}}
+
 # Which crates have known vulnerabilities or were withdrawn. Needs cargo-deny and a network.
 advisories:
     cargo deny --workspace check advisories

@@ -385,7 +385,8 @@ impl Actor {
         self.phase = Phase::Activating;
         self.seed.metrics.activations.inc();
         let reader = self.reader.clone();
-        self.start(async move { Done::Activated(reader.activate().await.map(Box::new)) });
+        let chance = self.seed.config.chance.clone();
+        self.start(async move { Done::Activated(reader.activate(&chance).await.map(Box::new)) });
     }
 
     fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {

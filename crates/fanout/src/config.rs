@@ -83,6 +83,8 @@ impl Default for Config {
 pub(crate) const MAILBOX: usize = 256;
 /// The batches that the doorbell holds for one who is slow to answer it; beyond them it goes to the ring.
 pub(crate) const DOORBELL: usize = 64;
+/// After how many bytes of messages the next batch begins, where more have come at once.
+pub(crate) const BATCH_BYTES: usize = 1024 * 1024;
 /// How long to wait before a session that could not be opened, or broke, is tried again.
 pub(crate) const SESSION_RETRY: Duration = Duration::from_millis(500);
 /// How long a tail check, an activation or a history read may take before the store counts as away, and for how long who

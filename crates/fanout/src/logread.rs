@@ -16,7 +16,7 @@ use tailwater_upstream::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::StreamExt;
 
-use crate::{batch::LogRecord, config::READ_TIMEOUT, ops::OpError};
+use crate::{batch::LogRecord, chance::Chance, config::READ_TIMEOUT, ops::OpError};
 
 /// How many records a unary read may bring.
 const PAGE_RECORDS: usize = 1_000;
@@ -93,7 +93,7 @@ impl LogReader {
     }
 
     /// Finds out the state of a stream of which nothing is known.
-    pub(crate) async fn activate(&self) -> Result<Activated, OpError> {
+    pub(crate) async fn activate(&self, chance: &Chance) -> Result<Activated, OpError> {
         let mut activation = Activation::default();
         let mut step = activation.start();
         loop {
@@ -105,7 +105,7 @@ impl LogReader {
                 }
                 Step::ReadFrom(seq) => self.page(ReadFrom::Seq(seq), PAGE_RECORDS).await?,
                 Step::ProbeToken => {
-                    step = activation.on(self.probe().await?)?;
+                    step = activation.on(self.probe(chance).await?)?;
                     continue;
                 }
             };
@@ -114,14 +114,14 @@ impl LogReader {
     }
 
     /// Asks for the token in force by an append that must be refused: its condition is a token that nobody ever set.
-    async fn probe(&self) -> Result<Found, OpError> {
+    async fn probe(&self, chance: &Chance) -> Result<Found, OpError> {
         let Some(tail) = self.tail().await? else { return Ok(Found::Missing) };
-        let token = self.token().await?;
+        let token = self.token(chance).await?;
         Ok(Found::Token { token, tail: tail.seq, clock_ms: tail.timestamp })
     }
 
-    async fn token(&self) -> Result<String, OpError> {
-        let nobodys = format!("?{:032x}", rand::random::<u128>());
+    async fn token(&self, chance: &Chance) -> Result<String, OpError> {
+        let nobodys = format!("?{:016x}{:016x}", chance.number(), chance.number());
         let append = Append { records: vec![NewRecord::fence("")], match_seq: None, token: Some(nobodys) };
         match in_append_time(self.upstream.append(&self.key, append)).await {
             Err(AppendError::TokenMismatch { actual }) => Ok(actual),

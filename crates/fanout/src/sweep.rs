@@ -41,8 +41,8 @@ const HOUR_MS: u64 = 60 * 60 * 1000;
 const EVERY: Duration = Duration::from_secs(60);
 /// For how long the pod that took a log's lease is left to it, in milliseconds of the store's time.
 const LEASE_MS: u64 = 5 * 60 * 1000;
-/// How many logs one sweep takes on.
-const LOGS_A_SWEEP: usize = 100;
+/// How many logs are listed at a time.
+const LOGS_A_PAGE: usize = 100;
 /// How much longer than asked for a soft-deleted source is left alone before its references are looked at again.
 const SOURCE_AGAIN_MS: u64 = HOUR_MS;
 
@@ -99,32 +99,46 @@ impl Gateway {
     /// Sweeps all hours that are over; how many streams were looked at.
     pub(crate) async fn sweep(&self) -> Result<usize, OpError> {
         let now = self.about_now_ms();
-        let mut looked_at = 0;
-        for name in self.upstream().list(OWN_PROJECT, PREFIX, "", LOGS_A_SWEEP).await? {
-            let Some(hour) = hour_of(&name) else { continue };
-            if (hour + 1) * HOUR_MS > now {
-                // Names sort by their hour: the others are later still.
-                break;
+        let (mut looked_at, mut after) = (0, String::new());
+        loop {
+            // Logs that were swept are there until the store has reaped them, which takes a day: they must not stand in the
+            // way of those that were not.
+            let names = self.upstream().list(OWN_PROJECT, PREFIX, &after, LOGS_A_PAGE).await?;
+            let Some(last) = names.last().cloned() else { return Ok(looked_at) };
+            for name in names {
+                let Some(hour) = hour_of(&name) else { continue };
+                if !is_over(hour, now) {
+                    // Names sort by their hour: the others are later still.
+                    return Ok(looked_at);
+                }
+                looked_at += self.sweep_log(&name, hour).await?;
             }
-            looked_at += self.sweep_log(&name).await?;
+            after = last;
         }
-        Ok(looked_at)
     }
 
-    async fn sweep_log(&self, name: &str) -> Result<usize, OpError> {
+    async fn sweep_log(&self, name: &str, hour: u64) -> Result<usize, OpError> {
         let key = StreamKey::new(OWN_PROJECT, name);
         let reader = LogReader::new(Arc::clone(self.upstream()), key.clone());
         let Some(tail) = reader.tail().await? else { return Ok(0) };
         let records = reader.read_all(0, tail.seq).await?;
-        if records.is_empty() || self.is_leased(&records) || !self.take_lease(&key, tail.seq).await? {
+        let entry = |read: &LogRecord| match Entry::decode(&read.record) {
+            Ok(Entry { kind: Kind::Ref(listed), .. }) => Some(listed),
+            Ok(_) | Err(_) => None,
+        };
+        let entries: Vec<Reference> = records.iter().filter_map(entry).collect();
+        // What sweeps leave behind, a lease and the trim itself, is nothing to be swept.
+        if entries.is_empty() || self.is_leased(&records) || !self.take_lease(&key, tail.seq).await? {
             return Ok(0);
         }
-        let mut looked_at = 0;
-        for read in &records {
-            if let Ok(Entry { kind: Kind::Ref(listed), .. }) = Entry::decode(&read.record) {
-                self.look_after(&listed).await?;
-                looked_at += 1;
-            }
+        // The lease's ack has told the store's time. Where the machine's was ahead of it, streams of this hour may be listed and
+        // not opened yet: their entries must not be taken for those of streams that never were.
+        if !is_over(hour, self.about_now_ms()) {
+            return Ok(0);
+        }
+        let looked_at = entries.len();
+        for listed in entries {
+            self.look_after(&listed).await?;
         }
         // Behind the lease nothing was read; an entry that came late keeps its log alive for the next sweep.
         let trim = Append { records: vec![NewRecord::trim(tail.seq + 1)], match_seq: None, token: None };
@@ -192,6 +206,10 @@ fn log_name(listing: &Listing) -> String {
     let hour = listing.at_ms / HOUR_MS;
     let shard = BuildHasherDefault::<DefaultHasher>::default().hash_one(&listing.key) % SHARDS;
     format!("{PREFIX}{hour:08}/{shard}")
+}
+
+fn is_over(hour: u64, now_ms: u64) -> bool {
+    (hour + 1) * HOUR_MS <= now_ms
 }
 
 fn hour_of(name: &str) -> Option<u64> {

@@ -70,6 +70,11 @@ pub(crate) fn records(records: Vec<SequencedRecord>) -> Vec<Record> {
     records.into_iter().map(record).collect()
 }
 
+/// Whether an append was refused because there is no such stream, after no attempt that may have had an effect.
+pub(crate) fn is_missing_stream(error: &SdkAppendError) -> bool {
+    matches!(error, SdkAppendError::Request(error) if is_code(error, ErrorCode::StreamNotFound))
+}
+
 pub(crate) fn append_error(error: SdkAppendError) -> AppendError {
     match error {
         SdkAppendError::ConditionFailed(AppendConditionFailed::SeqNumMismatch(actual)) => {

@@ -64,6 +64,8 @@ const REQUESTS_PER_CONNECTION: usize = 90;
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 /// What one connection may have in flight towards us, in bytes: more than all its requests together.
 const CONNECTION_WINDOW: u32 = 192 * 1024 * 1024;
+/// How long to wait before an append is sent again whose stream was said to be missing, at most.
+const MISSING_PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 /// S2's longest page of a list.
 const LIST_PAGE: usize = 1000;
 
@@ -262,7 +264,9 @@ impl Inner {
         timeout_at(deadline, self.basins.ensure(&place.basin))
             .await
             .unwrap_or_else(|_| Err(late(Fate::NotAppended)))?;
-        match timeout_at(deadline, stream(&self.appends, place).append(input)).await {
+        let stream = stream(&self.appends, place);
+        let sent = while_missing(|| stream.append(input.clone()), translate::is_missing_stream);
+        match timeout_at(deadline, sent).await {
             Ok(Ok(ack)) => Ok(translate::ack(&ack)),
             Ok(Err(error)) => {
                 if error.request_error().is_some_and(|e| translate::is_code(e, ErrorCode::BasinNotFound)) {
@@ -500,6 +504,50 @@ fn refused(cause: impl Into<Cause>) -> ReadError {
     ReadError::Refused { cause: cause.into() }
 }
 
+/// Sends what makes its stream where there is none, and again where the stream is said to be missing all the same: of
+/// several that make one at once, s2-lite gives some the answer of before. Nothing was appended then.
+async fn while_missing<T, E, F: Future<Output = Result<T, E>>>(
+    send: impl Fn() -> F,
+    is_missing: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for pause in MISSING_PAUSES {
+        match send().await {
+            Err(error) if is_missing(&error) => sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await,
+            outcome => return outcome,
+        }
+    }
+    send().await
+}
+
 async fn timely<F: Future>(within: Duration, operation: F) -> Result<F::Output, ReadError> {
     timeout(within, operation).await.map_err(|_| ReadError::Unavailable { cause: TimedOut { within }.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What comes of an append to a stream that is said to be missing so many times, or of which something else is said;
+    /// and how often it was sent.
+    async fn sent(missing: usize, then: Result<(), &'static str>) -> (Result<(), &'static str>, usize) {
+        let count = Cell::new(0);
+        let send = || async {
+            count.set(count.get() + 1);
+            if count.get() <= missing { Err("missing") } else { then }
+        };
+        let outcome = while_missing(send, |error| *error == "missing").await;
+        (outcome, count.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_append_whose_stream_is_being_made_is_sent_again_a_few_times_and_no_other_is() {
+        assert_eq!(sent(0, Ok(())).await, (Ok(()), 1));
+        assert_eq!(sent(1, Ok(())).await, (Ok(()), 2));
+        assert_eq!(sent(2, Ok(())).await, (Ok(()), 3));
+        assert_eq!(sent(9, Ok(())).await, (Err("missing"), 3));
+        assert_eq!(sent(0, Err("refused")).await, (Err("refused"), 1));
+        assert_eq!(sent(1, Err("refused")).await, (Err("refused"), 2));
+    }
 }

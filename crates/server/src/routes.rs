@@ -17,11 +17,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, Method, Version, header};
 use http_body::Body as _;
+use tailwater_upstream::Fault;
 use tokio::time::Instant;
 
 use crate::{
     admission::{Limit, Peer},
-    app::App,
+    app::{Ambient, App},
     append,
     cors::{self, Cors},
     create, health,
@@ -123,7 +124,7 @@ impl Observed {
         let Self { began, route, method, version, path, cors, in_flight } = self;
         drop(in_flight);
         cors.adorn(response.headers_mut());
-        spread(app, response);
+        spread(app.ambient, response);
         if app.drain.has_begun() && version == Version::HTTP_11 {
             // Whoever comes again is to come to another process. On HTTP/2 the connection says so.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -187,11 +188,15 @@ async fn admitted(app: &App, mut request: Request, next: Next) -> Response {
 }
 
 /// Clients that were refused together are not to come back together: each is told a time of its own, up to about twice
-/// what it has to wait for.
-fn spread(app: &App, response: &mut Response) {
+/// what it has to wait for. Not where it is the store that is away: its readers' next events are what those clients
+/// bring, and are to be there within two seconds of its return. Until then their requests cost next to nothing.
+fn spread(ambient: Ambient, response: &mut Response) {
+    if response.extensions().get::<Counted>().is_some_and(|problem| problem.fault == Fault::Upstream) {
+        return;
+    }
     let told = response.headers().get(header::RETRY_AFTER).and_then(|seconds| seconds.to_str().ok());
     let Some(seconds) = told.and_then(|seconds| seconds.parse().ok()) else { return };
-    let wait = app.ambient.between(Duration::from_secs(seconds), Duration::from_secs(2 * seconds + 1));
+    let wait = ambient.between(Duration::from_secs(seconds), Duration::from_secs(2 * seconds + 1));
     response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().into());
 }
 
@@ -202,5 +207,32 @@ fn without_body(response: &mut Response) {
     *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
     if let Some(length) = length {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use tailwater_fanout::OpError;
+
+    use super::*;
+    use crate::drain::Draining;
+
+    fn told(problem: Problem, random: fn() -> u64) -> String {
+        let mut response = problem.into_response();
+        spread(Ambient { random, now_ms: || 0 }, &mut response);
+        response.headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn who_is_refused_is_told_a_time_of_its_own() {
+        assert_eq!(told(Draining.into(), || 0), "1");
+        assert_eq!(told(Draining.into(), || 750), "2");
+    }
+
+    #[test]
+    fn who_waits_for_the_store_is_not_told_to_wait_longer() {
+        let away = || OpError::Unavailable { retry_after: Some(Duration::from_millis(300)), cause: None };
+        assert_eq!(told(away().into(), || 750), "1");
     }
 }

@@ -29,6 +29,6 @@ mod upstream;
 pub use chunks::{Chunks, Malformed, Piece};
 pub use clock::StoreClock;
 pub use gate::Gate;
-pub use store::Trims;
+pub use store::{Landed, Trims};
 pub use tally::{AskedAppend, Counts};
 pub use upstream::{ScriptedUpstream, Settings};

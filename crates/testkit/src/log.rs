@@ -91,6 +91,11 @@ impl StreamLog {
         Some(&self.recent[at])
     }
 
+    /// The newest append batch, as it was appended.
+    pub(crate) fn newest_batch(&self) -> &[Record] {
+        self.recent.back().map_or(&[], Vec::as_slice)
+    }
+
     pub(crate) fn tail(&self) -> Position {
         Position { seq: self.tail, timestamp: self.last_timestamp }
     }

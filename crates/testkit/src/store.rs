@@ -8,6 +8,7 @@ use std::{
 
 use tailwater_log::Record;
 use tailwater_upstream::{Append, AppendAck, AppendError, Page, Position, ReadError, ReadFrom, StreamKey};
+use tokio::time::Instant;
 
 use crate::{
     follower::{Follower, Yield, start_within},
@@ -25,6 +26,19 @@ pub enum Trims {
     WhenSettled,
 }
 
+/// A batch that has landed, trimmed since or not.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// The stream.
+    pub key: StreamKey,
+    /// Which log of that name: a stream that is created again after it was reaped has another one.
+    pub log: u64,
+    /// When it landed.
+    pub at: Instant,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
 /// The model of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
@@ -37,6 +51,7 @@ pub(crate) struct Store {
     /// While set, no session is connected to anything.
     down: bool,
     woken: Vec<Waker>,
+    journal: Option<Vec<Landed>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +61,8 @@ struct Entry {
 }
 
 impl Store {
-    pub(crate) fn new(trims: Trims) -> Self {
-        Self { trims, ..Self::default() }
+    pub(crate) fn new(trims: Trims, keeps_journal: bool) -> Self {
+        Self { trims, journal: keeps_journal.then(Vec::new), ..Self::default() }
     }
 
     /// Appends. A missing stream is created first, and stays created when a condition then refuses the batch.
@@ -62,6 +77,10 @@ impl Store {
         let ack = entry.log.append(append, now)?;
         if trims == Trims::AtOnce {
             entry.log.settle_trims();
+        }
+        let records = self.journal.is_some().then(|| self.entry(id).log.newest_batch().to_vec());
+        if let (Some(journal), Some(records)) = (&mut self.journal, records) {
+            journal.push(Landed { key: key.clone(), log: id, at: Instant::now(), records });
         }
         self.wake_followers(id);
         Ok(ack)
@@ -176,6 +195,11 @@ impl Store {
             None => follower.has_loss_to_tell() || !(self.down || follower.stalled || follower.is_over()),
         };
         self.sessions.values().filter(is_behind).count()
+    }
+
+    /// All that has ever landed, in order; nothing where no journal is kept.
+    pub(crate) fn journal(&self) -> &[Landed] {
+        self.journal.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn records(&self, key: &StreamKey) -> Vec<Record> {
@@ -312,7 +336,7 @@ mod tests {
         #[test]
         fn a_session_sees_every_record_once_and_in_order_whatever_happens_to_its_connection(acts in acts()) {
             let key = StreamKey::new("p", "s");
-            let mut store = Store::new(Trims::AtOnce);
+            let mut store = Store::new(Trims::AtOnce, false);
             let message = NewRecord::message(Bytes::from_static(b"x"));
             store.append(&key, Append::new(vec![message.clone()]), 0).unwrap();
             let id = store.open_session(&key, 0).unwrap();
@@ -336,10 +360,25 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_journal_keeps_what_was_trimmed_and_tells_two_logs_of_one_name_apart() {
+        let key = StreamKey::new("p", "s");
+        let mut store = Store::new(Trims::AtOnce, true);
+        for _ in 0..2 {
+            let message = NewRecord::message(Bytes::from_static(b"x"));
+            store.append(&key, Append::new(vec![message, NewRecord::trim(u64::MAX)]), 0).unwrap();
+            assert!(store.reap(&key, 0));
+        }
+        let [one, two] = store.journal() else { panic!("two batches have landed") };
+        assert_eq!((one.records.len(), two.records.len()), (2, 2));
+        assert_eq!((one.records[0].seq, two.records[0].seq), (0, 0));
+        assert_ne!(one.log, two.log);
+    }
+
     #[test]
     fn a_session_says_once_that_its_connection_is_lost_if_it_has_said_anything_before() {
         let key = StreamKey::new("p", "s");
-        let mut store = Store::new(Trims::AtOnce);
+        let mut store = Store::new(Trims::AtOnce, false);
         let message = NewRecord::message(Bytes::from_static(b"x"));
         store.append(&key, Append::new(vec![message.clone()]), 0).unwrap();
         let id = store.open_session(&key, 0).unwrap();
@@ -374,7 +413,7 @@ mod tests {
     #[test]
     fn a_reaped_log_goes_with_its_last_session() {
         let key = StreamKey::new("p", "s");
-        let mut store = Store::new(Trims::AtOnce);
+        let mut store = Store::new(Trims::AtOnce, false);
         store.append(&key, Append::new(vec![NewRecord::trim(u64::MAX)]), 0).unwrap();
         let id = store.open_session(&key, 1).unwrap();
         assert!(store.reap(&key, 0));

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -17,14 +17,14 @@ use tailwater_upstream::{
     Upstream,
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     time::timeout,
 };
 
 use crate::{
     clock::{START_MS, StoreClock},
     fault::{ANSWER_WITHIN, AppendFault, AppendHook, Faults, Outage, Queue, ReadFault, Script, SessionFault},
-    store::{Store, Trims},
+    store::{Landed, Store, Trims},
     tally::{AskedAppend, Counts},
 };
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub single_owner: bool,
     /// What the store's clock shows at first, in milliseconds since the Unix epoch.
     pub start_ms: u64,
+    /// Whether it remembers all that has ever landed.
+    pub keeps_journal: bool,
 }
 
 /// A store in memory that does what its script says. Clones are the same store.
@@ -54,8 +56,8 @@ struct Shared {
     /// Apart from the state, so that a hook may look at the store.
     hook: Mutex<Option<AppendHook>>,
     counts: watch::Sender<Counts>,
-    /// The state's outage, for those who wait for its end.
-    outage: watch::Sender<Outage>,
+    /// Rung when the state's outage is another one. Those who wait are woken in the order in which they came.
+    outage_moved: Notify,
     clock: StoreClock,
     single_owner: bool,
 }
@@ -78,7 +80,7 @@ struct OpenSession {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { trims: Trims::AtOnce, single_owner: false, start_ms: START_MS }
+        Self { trims: Trims::AtOnce, single_owner: false, start_ms: START_MS, keeps_journal: false }
     }
 }
 
@@ -88,7 +90,7 @@ impl ScriptedUpstream {
     pub fn new(settings: Settings) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
-                store: Store::new(settings.trims),
+                store: Store::new(settings.trims, settings.keeps_journal),
                 outage: Outage::Over,
                 script: Script::default(),
                 asked: Vec::new(),
@@ -97,7 +99,7 @@ impl ScriptedUpstream {
             }),
             hook: Mutex::new(None),
             counts: watch::Sender::default(),
-            outage: watch::Sender::default(),
+            outage_moved: Notify::new(),
             clock: StoreClock::starting_at(settings.start_ms),
             single_owner: settings.single_owner,
         }))
@@ -132,7 +134,7 @@ impl ScriptedUpstream {
         let now = self.now_ms();
         let answers = self.with_state(|state| {
             state.outage = outage;
-            self.0.outage.send_replace(outage);
+            self.0.outage_moved.notify_waiters();
             state.store.set_down(outage != Outage::Over);
             let hung = if outage == Outage::Silent { Vec::new() } else { mem::take(&mut state.hung) };
             let mut land = |asked: AskedAppend| match outage {
@@ -217,6 +219,18 @@ impl ScriptedUpstream {
     #[must_use]
     pub fn records(&self, key: &StreamKey) -> Vec<Record> {
         self.with_state(|state| state.store.records(key))
+    }
+
+    /// All that has ever landed on whatever stream, in order, where a [journal](Settings::keeps_journal) is kept.
+    #[must_use]
+    pub fn journal(&self) -> Vec<Landed> {
+        self.with_state(|state| state.store.journal().to_vec())
+    }
+
+    /// How many batches the journal holds: a clock that moves with every append that lands.
+    #[must_use]
+    pub fn landed(&self) -> usize {
+        self.with_state(|state| state.store.journal().len())
     }
 
     /// The fencing token in force, where the stream exists.
@@ -314,12 +328,26 @@ impl ScriptedUpstream {
 
     /// Waits until the store can be reached.
     async fn reach(&self, within: Duration) -> Result<(), ReadError> {
-        let mut outage = self.0.outage.subscribe();
-        let spoken = timeout(within, outage.wait_for(|outage| *outage != Outage::Silent)).await;
-        match spoken {
-            Ok(Ok(outage)) if *outage == Outage::Over => Ok(()),
-            Ok(_) | Err(_) => Err(unreadable()),
+        let spoken = async {
+            loop {
+                // Listens before it looks, so that no end is missed.
+                let mut moved = pin!(self.0.outage_moved.notified());
+                moved.as_mut().enable();
+                let outage = self.outage();
+                if outage != Outage::Silent {
+                    return outage;
+                }
+                moved.await;
+            }
+        };
+        match timeout(within, spoken).await {
+            Ok(Outage::Over) => Ok(()),
+            Ok(Outage::Refusing | Outage::Silent) | Err(_) => Err(unreadable()),
         }
+    }
+
+    fn outage(&self) -> Outage {
+        self.with_state(|state| state.outage)
     }
 
     /// Answers from the state, with the faults of a queue.
@@ -371,7 +399,7 @@ impl Upstream for ScriptedUpstream {
         });
         // A loop of appends must let others run, as it would over a network.
         tokio::task::consume_budget().await;
-        if *self.0.outage.borrow() != Outage::Over {
+        if self.outage() != Outage::Over {
             return self.arrive(key, append).await;
         }
         match self.append_fault(key, &append) {

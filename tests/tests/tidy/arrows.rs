@@ -142,6 +142,7 @@ mod tests {
         assert_eq!(between_members(&member("bins/tailwater", "tailwater-testkit", false)).len(), 1);
         assert_eq!(between_members(&member("benches", "tailwater-testkit", false)).len(), 1);
         assert_eq!(between_members(&member("pods", "tailwater-testkit", false)), [""; 0]);
+        assert_eq!(between_members(&member("sim", "tailwater-testkit", false)), [""; 0]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::{Actor, Phase};
 use crate::{
     batch::{Batch, Bell, LogRecord, Message},
+    config::BATCH_BYTES,
     ops::OpError,
 };
 
@@ -35,7 +36,14 @@ impl Actor {
             }
             self.view = None;
             match self.state.apply(&read.record) {
-                Ok(Folded::Message) => self.draft(&mut batch, &read),
+                Ok(Folded::Message) => {
+                    self.draft(&mut batch, &read);
+                    // The ring keeps its newest batch whatever its size: however much comes at once, that is bounded.
+                    if batch.bytes >= BATCH_BYTES {
+                        self.emit(batch);
+                        batch = Draft::at(self.state.next());
+                    }
+                }
                 Ok(Folded::Unserved) => self.note_unserved(seq),
                 Ok(Folded::Closed) => batch.closes = true,
                 Ok(Folded::Hidden) => {}
@@ -64,6 +72,7 @@ impl Actor {
         if breaks_json(self.content_kind(), read) {
             return self.note_unserved(read.record.seq);
         }
+        batch.bytes += body.len();
         batch.messages.push(Message { seq: read.record.seq, body });
     }
 
@@ -124,6 +133,9 @@ impl Actor {
         let behind_commit = recent.iter().rev().find(|record| is_commit(record)).map_or(0, |record| record.seq + 1);
         let known = recent.first().map_or(next, |record| record.seq);
         let first = known.max(opened).max(behind_commit).min(next);
+        // Behind the last message stand only marks: whoever has had it has had everything, however few of them were read.
+        let behind_last = self.state.incarnation().map_or(next, |life| life.tail.unwrap_or(life.opened_at + 1));
+        let first = first.min(behind_last);
         let closed = self.state.incarnation().is_some_and(|life| life.closed.is_some());
         self.feed.restart(first, closed);
         let mut draft = Draft::at(first);
@@ -163,12 +175,13 @@ impl Actor {
 struct Draft {
     first: u64,
     messages: Vec<Message>,
+    bytes: usize,
     closes: bool,
 }
 
 impl Draft {
     fn at(first: u64) -> Self {
-        Self { first, messages: Vec::new(), closes: false }
+        Self { first, messages: Vec::new(), bytes: 0, closes: false }
     }
 }
 

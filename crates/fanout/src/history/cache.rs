@@ -17,8 +17,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::{FutureExt, future::Shared};
 use tailwater_upstream::{StreamKey, Upstream};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
@@ -30,7 +31,8 @@ use crate::{logread::LogReader, metrics::Metrics, ops::OpError, precedence::Appe
 
 /// What a read came to: a chunk, or nothing at all from there on.
 type Outcome = Result<Option<Arc<Chunk>>, Arc<OpError>>;
-type Waiting = watch::Receiver<Option<Outcome>>;
+/// Those who wait are woken in the same order every time, which a `watch` does not promise.
+type Waiting = Shared<oneshot::Receiver<Outcome>>;
 
 /// The chunks of all streams.
 pub(crate) struct HistoryCache {
@@ -71,7 +73,7 @@ impl HistoryCache {
         let mut wanted = Wanted { seq, known_end, alignment: ALIGNMENT, floor: 0 };
         let mut is_first = true;
         loop {
-            let mut waiting = match self.look(log, wanted) {
+            let waiting = match self.look(log, wanted) {
                 Ok(chunk) => {
                     if is_first {
                         self.metrics.history_hits.inc();
@@ -83,17 +85,13 @@ impl HistoryCache {
             if std::mem::take(&mut is_first) {
                 self.metrics.history_misses.inc();
             }
-            let outcome = match waiting.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.clone(),
+            match waiting.await {
+                Ok(Ok(Some(chunk))) if chunk.next > seq => return Ok(Some(chunk)),
+                Ok(Ok(Some(chunk))) => wanted.floor = wanted.floor.max(chunk.next),
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Err(error)) => return Err(error.again()),
                 // Only a read that panicked is given up without an outcome.
-                Err(_) => None,
-            };
-            match outcome {
-                Some(Ok(Some(chunk))) if chunk.next > seq => return Ok(Some(chunk)),
-                Some(Ok(Some(chunk))) => wanted.floor = wanted.floor.max(chunk.next),
-                Some(Ok(None)) => return Ok(None),
-                Some(Err(error)) => return Err(error.again()),
-                None => return Err(OpError::Unavailable { retry_after: None, cause: None }),
+                Err(_) => return Err(OpError::Unavailable { retry_after: None, cause: None }),
             }
             wanted.alignment = (wanted.alignment / 4).max(1);
         }
@@ -110,9 +108,9 @@ impl HistoryCache {
     fn look(self: &Arc<Self>, log: &LogKey, wanted: Wanted) -> Result<Arc<Chunk>, Waiting> {
         let mut sender = None;
         let begin = || {
-            let (outcome, waiting) = watch::channel(None);
+            let (outcome, waiting) = oneshot::channel();
             sender = Some(outcome);
-            waiting
+            waiting.shared()
         };
         let found = self.lock().find(log, wanted, begin);
         match (found, sender) {
@@ -161,7 +159,7 @@ impl Drop for HistoryCache {
 }
 
 impl Flight {
-    async fn run(self, outcome: watch::Sender<Option<Outcome>>) {
+    async fn run(self, outcome: oneshot::Sender<Outcome>) {
         let read = self.cache.read(&self.log, self.departure.stretch).await;
         if let Err(error) = &read {
             debug!(stream = %self.log.stream, ?error, "a chunk of history could not be read");
@@ -169,7 +167,8 @@ impl Flight {
         let chunk = read.as_ref().ok().cloned().flatten();
         // Kept before it is told, so that nobody who comes now reads it again.
         self.cache.land(&self.log, self.departure, chunk);
-        outcome.send_replace(Some(read.map_err(Arc::new)));
+        // Whoever wanted it may have left.
+        drop(outcome.send(read.map_err(Arc::new)));
     }
 }
 

@@ -227,3 +227,18 @@ async fn a_shutdown_settles_what_is_under_way_and_takes_nothing_new() {
     pod.shut_down().await;
     assert_eq!(read(&Pod::new(&store), &key).await, ["early"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn however_much_a_pod_has_missed_its_ring_holds_no_more_of_it_than_a_batch() {
+    let (store, key) = (store(), key("s"));
+    let (pod, other) = (Pod::with(&store, Config { ring_bytes: 1, ..Config::default() }), Pod::new(&store));
+    pod.create(&key, plain()).await.unwrap();
+    let body = "x".repeat(900 * 1024);
+    for _ in 0..6 {
+        landed(other.append(&key, tell(&body)).await);
+    }
+    assert_eq!(pod.head(&key).await.unwrap().tail, other.head(&key).await.unwrap().tail);
+    let held = pod.metric("tailwater_ring_bytes");
+    // Two messages are a batch, and each is there twice: as it came and as it is sent.
+    assert!((1.0..4.0 * 1024.0 * 1024.0).contains(&held), "{held}");
+}

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join;
-use tailwater_fanout::{Create, Event, OpError};
-use tailwater_log::{Kind, Refusal};
+use tailwater_fanout::{Config, Create, Event, MachineClock, OpError};
+use tailwater_log::{Kind, NewRecord, Refusal};
 use tailwater_protocol::{Lifetime, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
     fault::{AppendFault, Outage, Pause},
 };
-use tailwater_upstream::StreamKey;
+use tailwater_upstream::{Append, StreamKey};
 use tokio::time::sleep;
 
 use crate::harness::*;
@@ -276,4 +276,45 @@ async fn what_nobody_asks_for_again_is_swept() {
     assert!(store.records(&key).len() <= 1);
     landed(pod.append(&kept, tell("b")).await);
     assert_eq!(take(&mut reader, 1).await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_that_were_swept_stand_in_nobodys_way_and_cost_no_further_append() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    for n in 0..150 {
+        // As a sweep leaves it, until the store reaps it.
+        let log = StreamKey::new("_tailwater", &format!("expiry/00000001/{n}"));
+        store.append_native(&log, ["what was listed"]);
+        store.land(&log, Append::new(vec![NewRecord::trim(1)])).unwrap();
+    }
+    pod.create(&crate::harness::key("first"), plain()).await.unwrap();
+    pod.create(&key, ttl(60)).await.unwrap();
+    sleep(SECOND * 3600 * 2).await;
+    assert!(store.token(&key).unwrap().starts_with("g."), "it has ended without being asked for");
+    let before = store.counts().appends;
+    sleep(SECOND * 3600).await;
+    assert_eq!(store.counts().appends, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_by_a_clock_that_is_ahead_forgets_no_stream_that_is_being_opened() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&crate::harness::key("first"), plain()).await.unwrap();
+    let gate = Gate::new();
+    store.faults_of(&key).next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    let ahead = store.clock().now_ms() + 24 * 3600 * 1000;
+    let sweeps = async {
+        gate.arrived().await;
+        let machine_clock = MachineClock::new(move || ahead);
+        let wrong = Pod::with(&store, Config { machine_clock, ..Config::default() });
+        sleep(SECOND).await;
+        wrong.shut_down().await;
+        gate.open();
+    };
+    let (created, ()) = in_time(join(pod.create(&key, ttl(60)), sweeps)).await;
+    assert!(created.unwrap().fresh);
+    sleep(SECOND * 3600 * 2).await;
+    assert!(store.token(&key).unwrap().starts_with("g."), "it has ended without being asked for");
 }

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all, stream};
 use tailwater_fanout::{Config, Create, Event, OpError};
-use tailwater_log::Refusal;
+use tailwater_log::{BatchId, Entry, Kind, Refusal, Stamp, StreamState};
 use tailwater_protocol::{Lifetime, ReadOffset};
 use tailwater_testkit::{ScriptedUpstream, fault::SessionFault};
 use tailwater_upstream::{
@@ -408,4 +409,38 @@ async fn every_session_is_polled_whatever_its_readers_do() {
     }
     rest().await;
     assert_eq!(store.sessions_behind(), 0);
+}
+
+/// What follows on a log that ends with marks, and of which little was read on the way to its state.
+fn marks_at_the_end(store: &ScriptedUpstream, key: &StreamKey) {
+    let mark = |kind, checkpoint, body| {
+        let stamp = Stamp { batch: BatchId { writer: 1, counter: 1 }, checkpoint };
+        Append::new(vec![Entry { stamp: Some(stamp), kind }.encode(body)])
+    };
+    store.land(key, mark(Kind::Touch, None, Bytes::new())).unwrap();
+    let mut state = StreamState::default();
+    for record in store.records(key) {
+        state.apply(&record).unwrap();
+    }
+    let (checkpoint, body) = state.to_checkpoint();
+    store.land(key, mark(Kind::Checkpoint(checkpoint), Some(checkpoint.as_of), body)).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_has_had_everything_waits_however_many_marks_stand_behind_it() {
+    for bodies in [&["a"][..], &[]] {
+        let store = store();
+        let (pod, key) = (Pod::new(&store), key("s"));
+        let tail = pod.create(&key, holding(bodies)).await.unwrap().head.tail;
+        pod.shut_down().await;
+        marks_at_the_end(&store, &key);
+        let pod = Pod::new(&store);
+        let mut reader = pod.follow(&key, ReadOffset::At(tail)).await.unwrap();
+        assert!(reader.is_caught_up() && reader.is_live(), "there is nothing that it could look for");
+        let reads = store.counts().reads;
+        assert_silent(&mut reader).await;
+        assert_eq!(store.counts().reads, reads);
+        landed(pod.append(&key, tell("b")).await);
+        assert_eq!(take(&mut reader, 1).await, ["b"]);
+    }
 }

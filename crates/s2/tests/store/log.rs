@@ -1,8 +1,9 @@
 //! The semantics of the log: conditions, fencing, trims, reads and sessions.
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tailwater_log::{Command, Header, MAX_BATCH_BYTES, NewRecord};
-use tailwater_upstream::{Append, AppendError, Fate, ReadError, ReadFrom, Upstream as _};
+use tailwater_upstream::{Append, AppendError, Fate, ReadError, ReadFrom, StreamKey, Upstream as _};
 
 use crate::harness::{Follower, Harness, bodies, eventually, key, message, messages};
 
@@ -95,9 +96,23 @@ async fn what_does_not_exist_is_not_found_and_not_created_by_looking() {
         assert!(matches!(h.upstream.read_session(&key(), 0).await, Err(ReadError::NotFound)));
     };
     look().await;
-    let sibling = tailwater_upstream::StreamKey::new("project", "sibling");
+    let sibling = StreamKey::new("project", "sibling");
     h.append(&sibling, messages(&["the basin exists now"])).await.unwrap();
     look().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_who_make_a_stream_at_once_none_is_told_that_there_is_none() {
+    let h = Harness::start().await;
+    for stream in 0..30 {
+        let key = StreamKey::new("project", &format!("s{stream}"));
+        let look = join_all((0..8).map(|_| h.upstream.check_tail(&key)));
+        let append = join_all((0..8).map(|_| h.append(&key, messages(&["a"]))));
+        let (_, appended) = tokio::join!(look, append);
+        let refused: Vec<_> = appended.into_iter().filter_map(Result::err).collect();
+        assert!(refused.is_empty(), "{stream}: {refused:?}");
+        assert_eq!(h.read(&key, 0).await.len(), 8);
+    }
 }
 
 #[tokio::test]

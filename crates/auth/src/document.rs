@@ -9,6 +9,9 @@
 //! audience = "tailwater"                  # what `aud` must name, if given
 //! issuer = "https://login.example"        # what `iss` must be, if given
 //! revoked = ["a-jti"]                     # tokens that count no more
+//! basin = "acme-events"                   # where its streams are in S2; without it, where the gateway's settings say
+//! max-body = 65536                        # the most bytes of a request's body, if fewer than the gateway takes
+//! max-readers-per-stream = 1000           # the most live readers of one stream on one pod, if fewer than there may be
 //!
 //! [[project.key]]                         # the first signs, all verify
 //! id = "2026-11"
@@ -26,7 +29,7 @@
 //!
 //! An error says where, never what stands there: it could be a secret.
 
-use std::fmt;
+use std::{fmt, num::NonZeroUsize};
 
 use serde::{Deserialize, Deserializer, de::Visitor};
 use tailwater_protocol::{ProjectId, Visibility};
@@ -36,8 +39,8 @@ use crate::{
     key::{Algorithm, Key, KeyError, KeyId, SecretText},
     keys::{Keys, KeysError},
     origin::{OriginError, Origins},
-    project::{Project, Writers},
-    projects::{Projects, RepeatedProject},
+    project::{BasinName, Limits, Project, Writers},
+    projects::{Projects, ProjectsError},
     token::claims::MAX_TOKEN_ID,
 };
 
@@ -79,9 +82,9 @@ pub enum DocumentError {
         /// What is wrong.
         fault: ProjectFault,
     },
-    /// Two projects have the same id.
+    /// Two projects have something in common that is for one.
     #[error(transparent)]
-    Repeated(#[from] RepeatedProject),
+    Repeated(#[from] ProjectsError),
     /// There is no project at all.
     #[error("there is no project: with none, nothing could be reached")]
     None,
@@ -107,6 +110,9 @@ pub enum ProjectFault {
     /// `origins`.
     #[error("`origins`: {0}")]
     Origins(#[from] OriginError),
+    /// `basin`.
+    #[error("`basin` is no name of one: 8 to 48 of `a-z 0-9 -`, from a letter or digit to a letter or digit")]
+    Basin,
     /// `revoked`.
     #[error("`revoked`: the id of a token has 1 to {MAX_TOKEN_ID} bytes")]
     Revoked,
@@ -133,6 +139,9 @@ struct ProjectTable {
     issuer: Option<String>,
     #[serde(default)]
     revoked: Vec<String>,
+    basin: Option<String>,
+    max_body: Option<NonZeroUsize>,
+    max_readers_per_stream: Option<NonZeroUsize>,
     #[serde(default)]
     key: Vec<KeyTable>,
 }
@@ -218,6 +227,8 @@ impl ProjectTable {
             writers: if self.writers_read { Writers::ReadToo } else { Writers::WriteOnly },
             origins: Origins::parse(self.origins.iter().map(String::as_str))?,
             revoked: self.revoked.into_iter().collect(),
+            basin: self.basin.map(|name| BasinName::parse(&name).ok_or(ProjectFault::Basin)).transpose()?,
+            limits: Limits { body: self.max_body, readers_per_stream: self.max_readers_per_stream },
             ..Project::new(id, Keys::new(keys)?)
         })
     }

@@ -6,12 +6,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`project`], [`projects`] | a project; all of them, and what their tokens allow |
-//! | [`document`] | projects as TOML |
+//! | [`document`], [`rekey`] | projects as TOML; other keys in such a text |
 //! | [`key`], [`keys`] | what verifies tokens; in which order |
 //! | `der` | keys out of PEM files |
 //! | [`token`] | JWTs: form, header, claims, and why one does not count |
 //! | [`scope`], [`pattern`] | what a token is for: deeds, and streams |
 //! | [`access`] | the decision |
+//! | [`operator`] | who runs the gateway, and may administer all projects |
 //! | [`origin`] | which pages of other origins may see answers |
 //! | `cache` | tokens that were verified before |
 //! | [`mint`], [`inspect`](mod@inspect) | making tokens, and looking into them |
@@ -38,10 +39,12 @@ pub mod inspect;
 pub mod key;
 pub mod keys;
 pub mod mint;
+pub mod operator;
 pub mod origin;
 pub mod pattern;
 pub mod project;
 pub mod projects;
+pub mod rekey;
 pub mod scope;
 pub mod token;
 
@@ -51,9 +54,11 @@ pub use inspect::{Inspection, inspect};
 pub use key::{Algorithm, Key, KeyError, KeyId, SigningKey};
 pub use keys::{Keys, KeysError};
 pub use mint::{MintError, NewToken, mint};
+pub use operator::{Operator, OperatorError};
 pub use origin::{OriginError, Origins, Sharing};
 pub use pattern::{Pattern, PatternError, Streams};
-pub use project::{Project, Writers};
-pub use projects::Projects;
+pub use project::{BasinName, Limits, Project, Writers};
+pub use projects::{Projects, ProjectsError};
+pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};
 pub use token::{Grant, MAX_TOKEN, Moment, TokenError};

@@ -1,6 +1,6 @@
 //! A project: whose streams they are, who may sign tokens for them, and how they are shown.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt, num::NonZeroUsize};
 
 use tailwater_protocol::{ProjectId, Visibility};
 
@@ -29,7 +29,24 @@ pub struct Project {
     pub origins: Origins,
     /// The `jti` of tokens that count no more.
     pub revoked: HashSet<String>,
+    /// The basin of S2 that is its own, if it has been given one.
+    pub basin: Option<BasinName>,
+    /// What it may have less of than others.
+    pub limits: Limits,
 }
+
+/// What a project may have; without a limit, as much as anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// The most bytes of a request's body.
+    pub body: Option<NonZeroUsize>,
+    /// The most live readers of one stream on one pod, long-polls included.
+    pub readers_per_stream: Option<NonZeroUsize>,
+}
+
+/// The name of a basin of S2: 8 to 48 of `a-z 0-9 -`, from a letter or digit to a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BasinName(String);
 
 /// What who may write may do besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +56,32 @@ pub enum Writers {
     WriteOnly,
     /// Read what they may write.
     ReadToo,
+}
+
+impl BasinName {
+    /// Parses a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let end = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
+        let bytes = name.as_bytes();
+        let formed = (8..=48).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+            && end(bytes.first())
+            && end(bytes.last());
+        formed.then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BasinName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Project {
@@ -54,6 +97,8 @@ impl Project {
             writers: Writers::default(),
             origins: Origins::default(),
             revoked: HashSet::new(),
+            basin: None,
+            limits: Limits::default(),
         }
     }
 

@@ -1,12 +1,15 @@
 //! All projects that there are, and what their tokens allow.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tailwater_protocol::ProjectId;
 
 use crate::{
     cache::{Digest, Verified},
-    project::Project,
+    project::{BasinName, Project},
     token::{Grant, Moment, Token, TokenError},
 };
 
@@ -20,25 +23,38 @@ pub struct Projects {
     verified: Verified,
 }
 
-/// Two projects have the same id.
+/// Why projects cannot be in force together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there are two projects `{id}`")]
-pub struct RepeatedProject {
-    /// The id.
-    pub id: ProjectId,
+pub enum ProjectsError {
+    /// Two have the same id.
+    #[error("there are two projects `{id}`")]
+    Id {
+        /// The id.
+        id: ProjectId,
+    },
+    /// Two have the same basin, in which their streams could not be told apart.
+    #[error("two projects have the basin `{basin}`")]
+    Basin {
+        /// The basin.
+        basin: BasinName,
+    },
 }
 
 impl Projects {
     /// These projects.
     ///
     /// # Errors
-    /// [`RepeatedProject`].
-    pub fn new(projects: impl IntoIterator<Item = Project>) -> Result<Self, RepeatedProject> {
+    /// [`ProjectsError`].
+    pub fn new(projects: impl IntoIterator<Item = Project>) -> Result<Self, ProjectsError> {
         let mut kept = HashMap::new();
+        let mut basins = HashSet::new();
         for project in projects {
+            if let Some(basin) = project.basin.clone().filter(|basin| !basins.insert(basin.clone())) {
+                return Err(ProjectsError::Basin { basin });
+            }
             let id = project.id.clone();
             if kept.insert(id.clone(), project).is_some() {
-                return Err(RepeatedProject { id });
+                return Err(ProjectsError::Id { id });
             }
         }
         Ok(Self { projects: kept, verified: Verified::with_capacity(CACHED_TOKENS) })

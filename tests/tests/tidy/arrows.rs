@@ -26,7 +26,7 @@ const PLACES: &[(&[&str], &[&str])] = &[
     (&["s2-sdk", "s2-lite", "s2-common", "s2-api", "slatedb"], &["s2"]),
     (&["anyhow", "clap"], &[]),
     // Projects are read from bytes that somebody else has read; programs read their settings.
-    (&["toml"], &["auth", PROGRAMS]),
+    (&["toml", "toml_edit"], &["auth", PROGRAMS]),
 ];
 
 /// Among the homes of a library: every program.

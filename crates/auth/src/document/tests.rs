@@ -27,18 +27,23 @@ fn what_is_not_said_is_closed() {
     assert_eq!(project.origins, Origins::Closed);
     assert_eq!(project.writers, Writers::WriteOnly);
     assert_eq!((project.audience, project.issuer, project.revoked.len()), (None, None, 0));
+    assert_eq!((project.basin, project.limits), (None, Limits::default()));
     assert_eq!(project.keys.first().algorithm(), Algorithm::Hs256);
 }
 
 #[test]
 fn what_is_said_is_in_force() {
     let text = "visibility = 'public'\norigins = ['https://a.example']\nwriters-read = true\naudience = 'a'\n\
-                issuer = 'i'\nrevoked = ['one', 'two']\n";
+                issuer = 'i'\nrevoked = ['one', 'two']\nbasin = 'acme-events'\nmax-body = 10\n\
+                max-readers-per-stream = 3\n";
     let project = project(&format!("{text}{}{}", key("id = 'first'\n"), key("id = 'second'\n")));
     assert_eq!(project.visibility, Visibility::Public);
     assert_eq!(project.origins, Origins::Only(vec!["https://a.example".to_owned()]));
     assert_eq!(project.writers, Writers::ReadToo);
     assert_eq!((project.audience.as_deref(), project.issuer.as_deref()), (Some("a"), Some("i")));
+    assert_eq!(project.basin.as_ref().map(BasinName::as_str), Some("acme-events"));
+    let limits = Limits { body: NonZeroUsize::new(10), readers_per_stream: NonZeroUsize::new(3) };
+    assert_eq!(project.limits, limits);
     assert!(project.revoked.contains("one") && project.revoked.contains("two"));
     let ids: Vec<_> = project.keys.iter().filter_map(Key::id).map(KeyId::as_str).collect();
     assert_eq!(ids, ["first", "second"]);
@@ -53,6 +58,9 @@ fn files_count_together_and_a_project_is_in_one_of_them() {
     };
     assert_eq!(files(&[&a, "", &b]).unwrap().iter().count(), 2);
     assert_eq!(files(&[&a, &a]).unwrap_err().to_string(), "there are two projects `a`");
+    let with_basin = |id: &str| format!("[[project]]\nid = '{id}'\nbasin = 'the-basin'\n{}", key(""));
+    let fault = files(&[&with_basin("a"), &with_basin("b")]).unwrap_err().to_string();
+    assert_eq!(fault, "two projects have the basin `the-basin`");
     assert_eq!(files(&["# nothing"]).unwrap_err(), DocumentError::None);
     assert_eq!(files(&[]).unwrap_err(), DocumentError::None);
 }
@@ -67,6 +75,11 @@ fn what_is_wrong_is_told_with_its_place() {
         (with("nonsense = 1\n"), "p.toml:3: unknown field `nonsense`"),
         (with("visibility = 'secret'\n"), "p.toml:3: expected "),
         (with("origins = ['a.example']\n"), "p.toml: project 1: `origins`: an origin is"),
+        (with("basin = 'Capital-letters'\n"), "p.toml: project 1: `basin` is no name"),
+        (with("basin = 'trailing-'\n"), "p.toml: project 1: `basin` is no name"),
+        (with("max-body = 0\n"), "p.toml:3: expected "),
+        (with("max-readers-per-stream = -1\n"), "p.toml:3: expected "),
+        (with("max-streams = 1\n"), "p.toml:3: unknown field `max-streams`"),
         (with("revoked = ['']\n"), "p.toml: project 1: `revoked`"),
         (with("x = = 1\n"), "p.toml:3: expected nothing"),
         ("[[project]]\nid = 'p'\n[[project.key]]\nalgorithm = 'none'\n".to_owned(), "p.toml:4: expected "),

@@ -235,13 +235,18 @@ impl Gateway {
     /// GET with `live`: joins the stream. While the store is left alone, it waits for it for a while: who wants to follow
     /// has time, and would only come again and again.
     pub async fn follow(&self, key: &StreamKey, from: ReadOffset) -> Result<Reader, OpError> {
-        match Reader::join(self.clone(), key.clone(), from).await {
+        self.follow_among(key, from, usize::MAX).await
+    }
+
+    /// The same, unless the stream has so many live readers here already.
+    pub async fn follow_among(&self, key: &StreamKey, from: ReadOffset, most: usize) -> Result<Reader, OpError> {
+        match Reader::join(self.clone(), key.clone(), from, most).await {
             Err(OpError::Unavailable { retry_after, .. }) if retry_after.is_some() || self.suspended().is_some() => {}
             joined => return joined,
         }
         // Whether it is back or not, the second answer says.
         drop(timeout(READ_TIMEOUT, self.inner.upstream.reachable(key)).await);
-        Reader::join(self.clone(), key.clone(), from).await
+        Reader::join(self.clone(), key.clone(), from, most).await
     }
 
     /// Whether the store answers.
@@ -277,8 +282,8 @@ impl Gateway {
     }
 
     /// A place in the live feed for a reader that has none yet: there may be too many.
-    pub(crate) async fn join_first(&self, key: &StreamKey, from: ReadOffset) -> Result<Joined, OpError> {
-        self.ask(key, |reply| Message::Join { from, arrival: Arrival::New, reply }).await
+    pub(crate) async fn join_first(&self, key: &StreamKey, from: ReadOffset, most: usize) -> Result<Joined, OpError> {
+        self.ask(key, |reply| Message::Join { from, arrival: Arrival::New { most }, reply }).await
     }
 
     /// A place in the live feed for a reader that was counted before.

@@ -8,7 +8,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use tailwater_log::{Misplaced, Place, Refusal, StreamState};
+use tailwater_log::{Misplaced, Place, Refusal, StreamState, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_upstream::{StreamKey, Traffic};
 use tokio::time::sleep;
@@ -103,8 +103,8 @@ enum Heard {
 }
 
 impl Reader {
-    pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset) -> Result<Self, OpError> {
-        let joined = gateway.join_first(&key, from).await?;
+    pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset, most: usize) -> Result<Self, OpError> {
+        let joined = gateway.join_first(&key, from, most).await?;
         let head = Head::of(&joined.view, gateway.config());
         let position = joined.view.offset_at(joined.place);
         let life = joined.view.incarnation().map(|life| life.open.incarnation);
@@ -380,7 +380,7 @@ impl Reader {
                 let delivery = Delivery { messages: Vec::new(), next: self.position, up_to_date: true, closed: true };
                 self.closed.then_some(Event::Messages(delivery))
             }
-            Err(OpError::Misplaced(Misplaced::Gone { earliest })) => Some(Event::Reset { earliest }),
+            Err(OpError::Misplaced(Misplaced::Gone { earliest })) => self.reset(earliest).await,
             Err(OpError::Refused(Refusal::NotFound | Refusal::SoftDeleted)) => Some(Event::Gone),
             Err(OpError::Draining) => Some(Event::Failed(OpError::Draining)),
             Err(error) if error.is_retryable() => {
@@ -394,6 +394,22 @@ impl Reader {
 }
 
 impl Reader {
+    /// Its place is gone. What stands there may be another stream by now, of which a reader that came because this one was
+    /// public is told nothing.
+    async fn reset(&self, earliest: Offset) -> Option<Event> {
+        if self.head.visibility == Visibility::Private {
+            return Some(Event::Reset { earliest });
+        }
+        match self.gateway.head(&self.key).await {
+            Ok(head) if head.visibility == Visibility::Public => Some(Event::Reset { earliest }),
+            Err(error) if error.is_retryable() => {
+                self.wait_for_the_store().await;
+                None
+            }
+            Ok(_) | Err(_) => Some(Event::Gone),
+        }
+    }
+
     /// Waits until another try makes sense. There are many readers, and a store that is away is not to be looked for by
     /// each of them.
     async fn wait_for_the_store(&self) {

@@ -160,7 +160,11 @@ impl Wait {
     }
 
     async fn asked(&self, position: Offset) -> Result<Response, Problem> {
-        let page = self.app.gateway.read(&self.permit.key, ReadOffset::At(position)).await?;
+        let page = match self.app.gateway.read(&self.permit.key, ReadOffset::At(position)).await {
+            Ok(page) => page,
+            Err(error) => return Err(self.permit.failed(&self.app, error).await),
+        };
+        self.permit.sees(&page.head)?;
         if page.messages.is_empty() && page.up_to_date {
             return Ok(self.nothing(&page.head, page.next, page.head.closed));
         }
@@ -184,11 +188,12 @@ impl Wait {
 
     /// What became of a stream that went away under its reader.
     async fn gone(&self) -> Problem {
-        match self.app.gateway.head(&self.permit.key).await {
-            Err(error) => error.into(),
+        let error = match self.app.gateway.head(&self.permit.key).await {
+            Err(error) => error,
             // Created again meanwhile; what was waited for has gone all the same.
-            Ok(_) => OpError::from(Refusal::NotFound).into(),
-        }
+            Ok(_) => Refusal::NotFound.into(),
+        };
+        self.permit.failed(&self.app, error).await
     }
 
     fn answer_cursor(&self) -> u64 {

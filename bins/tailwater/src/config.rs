@@ -62,6 +62,8 @@ pub(crate) struct TlsFiles {
 pub(crate) struct Trust {
     pub(crate) projects: PathBuf,
     pub(crate) skew: Duration,
+    /// What holds the credential of who may administer all projects.
+    pub(crate) operator: Option<PathBuf>,
 }
 
 /// An embedded store alone.
@@ -333,7 +335,7 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
             if skew > MAX_TOKEN_SKEW {
                 return Err(refused("token-skew", &format!("must be {} at most", Span(MAX_TOKEN_SKEW))));
             }
-            Ok(Some(Trust { projects: projects.clone(), skew }))
+            Ok(Some(Trust { projects: projects.clone(), skew, operator: settings.admin_token_file.clone() }))
         }
         (Some(AuthMode::Required), None, _) => {
             Err(refused("projects", &"is not given, and with auth required nobody could do anything"))
@@ -343,6 +345,9 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
         }
         (_, None, _) if settings.token_skew.is_some() => {
             Err(refused("token-skew", &"is for auth required, and nobody is asked for a token"))
+        }
+        (_, None, _) if settings.admin_token_file.is_some() => {
+            Err(refused("admin-token-file", &"is for auth required, and there are no projects to administer"))
         }
         (Some(AuthMode::Open), None, _) | (None, None, None) => Ok(None),
         (None, None, Some(address)) => Err(refused(
@@ -590,6 +595,7 @@ mod tests {
             ("auth = 'open'\nprojects = 'p'", "projects"),
             ("projects = 'p'\ntoken-skew = '11m'", "token-skew"),
             ("token-skew = '1s'", "token-skew"),
+            ("admin-token-file = 'f'", "admin-token-file"),
             ("listen = ['127.0.0.1:1', '0.0.0.0:1']", "auth"),
             ("listen = ['[::]:1']", "auth"),
             ("send-buffer = '1KiB'", "send-buffer"),
@@ -625,8 +631,9 @@ mod tests {
 
     #[test]
     fn everybody_may_do_everything_only_on_loopback_unless_that_is_said() {
-        let trust =
-            |projects: &str, seconds| Some(Trust { projects: projects.into(), skew: Duration::from_secs(seconds) });
+        let trust = |projects: &str, seconds| {
+            Some(Trust { projects: projects.into(), skew: Duration::from_secs(seconds), operator: None })
+        };
         let table = [
             ("", None),
             ("listen = ['127.0.0.1:1', '[::1]:1']", None),

@@ -4,16 +4,20 @@
 //!
 //! - [`settings`]: flags, environment, file.
 //! - [`foreign`]: what the environment says under other names than ours, about buckets and managed S2.
+//! - [`log`]: what is logged.
 //! - [`memory`]: how much memory the process may have.
 //! - [`config`]: settings to what is in force.
 //! - [`descriptors`]: how many files may be open.
 //! - [`store`]: opening the store.
 //! - [`serve`]: running until told to stop.
 //! - [`trust`]: making and looking at projects and tokens.
+//! - [`keys`]: other keys in the files of projects.
 
 mod config;
 mod descriptors;
 mod foreign;
+mod keys;
+mod log;
 mod memory;
 mod serve;
 mod settings;
@@ -23,13 +27,12 @@ mod trust;
 use std::{collections::BTreeMap, env, fmt::Display, fs, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
 use crate::{
     config::{Flavour, Log, Serve, StoreAlone},
     descriptors::Descriptors,
     foreign::Foreign,
-    settings::{CONFIG_ENV, ENV_PREFIX, Layer, LogFormat, ServeSettings, Sources, StoreSettings},
+    settings::{CONFIG_ENV, ENV_PREFIX, Layer, ServeSettings, Sources, StoreSettings},
     trust::{ProjectCommand, TokenCommand},
 };
 
@@ -154,7 +157,7 @@ fn run_store(layered: Layered<StoreSettings>) -> ExitCode {
 }
 
 fn run(log: &Log, unknown: &[String], task: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    if let Err(error) = start_log(log) {
+    if let Err(error) = log::start(log) {
         return misconfigured(&format_args!("log: {error}"));
     }
     for variable in unknown {
@@ -180,15 +183,6 @@ fn tell(said: anyhow::Result<()>) -> ExitCode {
     match said {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => misconfigured(&in_full(&error)),
-    }
-}
-
-fn start_log(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(&log.filter)?;
-    let builder = SubscriberBuilder::default().with_writer(std::io::stderr).with_env_filter(filter);
-    match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().try_init(),
     }
 }
 

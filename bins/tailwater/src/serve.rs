@@ -3,14 +3,16 @@
 use std::{
     io::{self, Write as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use prometheus::{Registry, process_collector::ProcessCollector};
+use tailwater_auth::{Operator, Projects};
 use tailwater_fanout::{Gateway, Seed};
+use tailwater_s2::Placement;
 use tailwater_server::{Ambient, App, Auth, Guard, Metrics, Parts, Server, Tls};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -62,6 +64,8 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
         let guard = Guard::load(&trust.projects, trust.skew)?;
         let first = guard.projects().iter().map(|project| project.id.to_string()).min();
         invitation.project = first.map(|id| (id, trust.projects.clone()));
+        config.placement = placed(config.placement, &guard.projects())?;
+        config.server.operator = trust.operator.as_deref().map(operator).transpose()?;
         config.server.auth = Auth::Required(guard);
     }
     let listeners = bind(&config)?;
@@ -130,6 +134,18 @@ pub(crate) async fn store_alone(config: StoreAlone) -> anyhow::Result<()> {
         () = stop.asked() => store.shutdown().await.context("the store was not closed properly"),
         end = store.closed() => Err(store::lost(end)),
     }
+}
+
+/// Where streams are, with the basins that projects name for themselves.
+fn placed(placement: Placement, projects: &Projects) -> anyhow::Result<Placement> {
+    let named = projects.iter().filter_map(|project| Some((project.id.as_str(), project.basin.as_ref()?.as_str())));
+    Ok(placement.with_basins(named)?)
+}
+
+/// Who may administer all projects.
+fn operator(file: &Path) -> anyhow::Result<Operator> {
+    let credential = store::read_token(file)?;
+    Operator::new(credential.reveal()).with_context(|| format!("the credential in {}", file.display()))
 }
 
 fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {

@@ -42,6 +42,9 @@ pub(crate) struct ServeSettings {
     /// How far the clock of whoever makes tokens may be off [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) token_skew: Option<Span>,
+    /// The file that holds the credential with which all projects can be administered; 32 characters at least
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
     /// Keep the data in memory: it is gone with the process
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) memory: Option<bool>,
@@ -320,6 +323,7 @@ impl Layer for ServeSettings {
             auth: self.auth.or(weaker.auth),
             projects: self.projects.or(weaker.projects),
             token_skew: self.token_skew.or(weaker.token_skew),
+            admin_token_file: self.admin_token_file.or(weaker.admin_token_file),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
             bucket: self.bucket.or(weaker.bucket),

@@ -18,7 +18,7 @@ use tailwater_protocol::ProjectId;
 use tailwater_server::Guard;
 use zeroize::Zeroizing;
 
-use crate::settings::Span;
+use crate::{keys::KeyCommand, settings::Span};
 
 /// Make projects and look at them
 #[derive(Debug, Subcommand)]
@@ -31,6 +31,9 @@ pub(crate) enum ProjectCommand {
         #[arg(value_name = "FILE_OR_DIR")]
         projects: PathBuf,
     },
+    /// Change the keys of a project in its file, or list them
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// Make tokens and look into them
@@ -107,6 +110,7 @@ impl ProjectCommand {
                 let projects = read(&projects)?;
                 print(&listed(&projects))
             }
+            Self::Key(command) => command.run(),
         }
     }
 }
@@ -143,7 +147,7 @@ impl NewProject {
         if !self.origin.is_empty() {
             writeln!(table, "origins = {:?}", self.origin)?;
         }
-        let secret = Zeroizing::new(hex(&rand::random::<[u8; 32]>()));
+        let secret = random_secret();
         writeln!(
             table,
             "\n[[project.key]]\nid = \"{}\"\nalgorithm = \"HS256\"\nsecret = \"{}\"",
@@ -189,7 +193,8 @@ impl Mint {
     }
 }
 
-fn read(place: &Path) -> anyhow::Result<Arc<Projects>> {
+/// The projects of a place, as the gateway would read them.
+pub(crate) fn read(place: &Path) -> anyhow::Result<Arc<Projects>> {
     Ok(Guard::load(place, std::time::Duration::ZERO)?.projects())
 }
 
@@ -200,7 +205,7 @@ fn listed(projects: &Projects) -> String {
 }
 
 fn line_of(project: &Project) -> String {
-    let keys: Vec<_> = project.keys.iter().map(name_of).collect();
+    let keys: Vec<_> = project.keys.iter().map(named).collect();
     let visibility = project.visibility.as_str();
     let origins = match &project.origins {
         Origins::Closed => "none".to_owned(),
@@ -211,7 +216,8 @@ fn line_of(project: &Project) -> String {
     format!("{}: {visibility}; keys {}; origins {origins}; {revoked} tokens revoked\n", project.id, keys.join(" "))
 }
 
-fn name_of(key: &Key) -> String {
+/// A key without its secret.
+pub(crate) fn named(key: &Key) -> String {
     format!("{}({})", key.id().map_or("-", KeyId::as_str), key.algorithm())
 }
 
@@ -239,6 +245,11 @@ fn scope(name: &str) -> Result<Scope, String> {
     Scope::named(name).ok_or_else(|| "a scope is read, write or manage".to_owned())
 }
 
+/// 256 random bits, as text.
+pub(crate) fn random_secret() -> Zeroizing<String> {
+    Zeroizing::new(hex(&rand::random::<[u8; 32]>()))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Infallible: a string takes everything.
@@ -251,7 +262,7 @@ fn now() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs())
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
@@ -273,7 +284,7 @@ mod tests {
     fn project(args: &[&str]) -> NewProject {
         match Line::<ProjectCommand>::try_parse_from([&["project", "new"], args].concat()).unwrap().command {
             ProjectCommand::New(new) => new,
-            other @ ProjectCommand::List { .. } => panic!("{other:?}"),
+            other @ (ProjectCommand::List { .. } | ProjectCommand::Key(_)) => panic!("{other:?}"),
         }
     }
 

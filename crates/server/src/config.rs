@@ -3,6 +3,7 @@
 use std::{fmt, num::NonZeroUsize, str::FromStr, thread, time::Duration};
 
 use http::Uri;
+use tailwater_auth::Operator;
 use tailwater_protocol::{Addressing, ProjectId};
 
 use crate::{client_address::TrustedProxies, guard::Auth, tls::Tls};
@@ -63,6 +64,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Whether anybody may do anything, or whose tokens are asked for.
     pub auth: Auth,
+    /// Who may administer all projects, if anybody; where tokens are asked for.
+    pub operator: Option<Operator>,
 }
 
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
@@ -111,6 +114,7 @@ impl Default for Config {
             delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),
             tls: None,
             auth: Auth::Open,
+            operator: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! of before stay.
 
 use std::{
+    collections::HashMap,
     error::Error,
     fmt, fs, io,
     os::unix::fs::MetadataExt as _,
@@ -13,7 +14,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tailwater_auth::{DocumentError, File, Moment, Projects};
+use tailwater_auth::{BasinName, DocumentError, File, Moment, Projects};
+use tailwater_protocol::ProjectId;
 use tokio::{task::spawn_blocking, time::sleep};
 use zeroize::Zeroizing;
 
@@ -50,6 +52,12 @@ pub enum GuardError {
     /// What they hold is wrong.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// A project's streams would be elsewhere than they are.
+    #[error("the basin of project `{project}` is settled when the program starts; a restart would change it")]
+    Moved {
+        /// The project.
+        project: ProjectId,
+    },
 }
 
 /// What a look at the files has come to.
@@ -70,6 +78,8 @@ struct Trusted {
     in_force: RwLock<Arc<Projects>>,
     /// Of the files when they were read last, whatever came of it.
     seen: Mutex<Stamp>,
+    /// Where the streams of projects are that say so, for as long as the process lives.
+    basins: HashMap<ProjectId, BasinName>,
 }
 
 /// What changes when a file is written or replaced, comes or goes.
@@ -94,8 +104,9 @@ impl Guard {
     }
 
     fn from_parts(place: Option<PathBuf>, projects: Projects, skew: Duration, seen: Stamp) -> Self {
+        let basins = projects.iter().filter_map(|project| Some((project.id.clone(), project.basin.clone()?))).collect();
         let in_force = RwLock::new(Arc::new(projects));
-        Self(Arc::new(Trusted { place, skew, in_force, seen: Mutex::new(seen) }))
+        Self(Arc::new(Trusted { place, skew, in_force, seen: Mutex::new(seen), basins }))
     }
 
     /// The projects in force.
@@ -137,12 +148,21 @@ impl Trusted {
             return Looked::Same;
         }
         *seen = stamp;
-        match read(place) {
+        match read(place).and_then(|projects| self.settled(projects)) {
             Ok(projects) => {
                 *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(projects);
                 Looked::Replaced
             }
             Err(error) => Looked::Kept(error),
+        }
+    }
+
+    /// The projects, unless the streams of one would be elsewhere than the process has put them.
+    fn settled(&self, projects: Projects) -> Result<Projects, GuardError> {
+        let moved = projects.iter().find(|project| project.basin.as_ref() != self.basins.get(&project.id));
+        match moved.map(|project| project.id.clone()) {
+            Some(project) => Err(GuardError::Moved { project }),
+            None => Ok(projects),
         }
     }
 }
@@ -169,7 +189,10 @@ fn read(place: &Path) -> Result<Projects, GuardError> {
 
 /// The file itself, or what counts of a directory, by name. What is hidden does not count: that is how mounted secrets
 /// keep their older versions.
-fn files(place: &Path) -> Result<Vec<PathBuf>, GuardError> {
+///
+/// # Errors
+/// [`GuardError::Unreadable`].
+pub fn files(place: &Path) -> Result<Vec<PathBuf>, GuardError> {
     let metadata = fs::metadata(place).map_err(|source| unreadable(place, source))?;
     if !metadata.is_dir() {
         return Ok(vec![place.to_owned()]);
@@ -200,7 +223,6 @@ fn unreadable(path: &Path, source: io::Error) -> GuardError {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use tailwater_protocol::ProjectId;
     use tempfile::tempdir;
 
     use super::*;
@@ -244,6 +266,35 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(matches!(guard.0.look(), Looked::Kept(GuardError::Unreadable { .. })));
         assert_eq!(ids(&guard), ["a", "b"]);
+    }
+
+    #[test]
+    fn streams_stay_where_the_process_has_put_them() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("projects.toml");
+        let with_basin = |id: &str, basin: &str| {
+            let (id, rest) = (format!("[[project]]\nid = '{id}'\n"), project(id).replacen("[[project]]\n", "", 1));
+            let rest = rest.split_once('\n').unwrap().1.to_owned();
+            format!("{id}basin = '{basin}'\n{rest}")
+        };
+        fs::write(&file, with_basin("a", "the-basin-of-a") + &project("b")).unwrap();
+        let guard = loaded(&file).unwrap();
+        let moved = [
+            with_basin("a", "another-basin") + &project("b"),
+            project("a") + &project("b"),
+            with_basin("a", "the-basin-of-a") + &with_basin("b", "the-basin-of-b"),
+            with_basin("a", "the-basin-of-a") + &with_basin("new", "the-basin-of-new"),
+        ];
+        for text in moved {
+            fs::write(&file, &text).unwrap();
+            assert!(matches!(guard.0.look(), Looked::Kept(GuardError::Moved { .. })), "{text}");
+            assert_eq!(ids(&guard), ["a", "b"]);
+        }
+        for (text, left) in [(project("b"), vec!["b"]), (with_basin("a", "the-basin-of-a"), vec!["a"])] {
+            fs::write(&file, &text).unwrap();
+            assert!(matches!(guard.0.look(), Looked::Replaced), "{text}");
+            assert_eq!(ids(&guard), left);
+        }
     }
 
     #[test]

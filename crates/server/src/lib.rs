@@ -19,6 +19,7 @@
 //! | [`problem`] | errors to HTTP; the table of codes |
 //! | [`guard`] | whether tokens are asked for, and the projects that are trusted, read from files |
 //! | `permit` | what a request may do |
+//! | `admin` | projects, as whoever administers them sees them; tokens for them |
 //! | `cors` | headers that every response has, and who of other origins may see it |
 //! | `health` | liveness, readiness, metrics |
 //! | [`metrics`] | what is counted |
@@ -47,6 +48,7 @@
 //!   true when it is written.
 //! - Every accepted reader ends in exactly one counted way.
 
+mod admin;
 mod admission;
 mod answer;
 pub mod app;

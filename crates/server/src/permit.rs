@@ -3,10 +3,10 @@
 //! Who has no right to read may still read what is public, which only the stream's state can tell. Then the decision
 //! stands with the very state that the answer is made of, and whatever else there is to say about the stream is not said.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use http::{HeaderMap, Method, Uri};
-use tailwater_auth::{Act, Grant, Project, Refusal, Ruling, Writers, decide};
+use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
 use tailwater_protocol::{ReadOffset, StreamPath};
@@ -37,6 +37,7 @@ struct Terms {
     grant: Option<Arc<Grant>>,
     writers: Writers,
     visibility: Visibility,
+    limits: Limits,
 }
 
 /// What the author of a fork may see of its source.
@@ -91,7 +92,8 @@ impl Permit {
                 Err(error) => return Err(self.failed(app, error).await),
             }
         }
-        match app.gateway.follow(&self.key, from).await {
+        let most = self.limits().readers_per_stream.map_or(usize::MAX, NonZeroUsize::get);
+        match app.gateway.follow_among(&self.key, from, most).await {
             Ok(reader) => self.sees(reader.head()).map(|()| reader),
             Err(error) => Err(self.failed(app, error).await),
         }
@@ -105,6 +107,15 @@ impl Permit {
             Err(error) if !tells(&error) => error.into(),
             Ok(_) | Err(_) => refusal.into(),
         }
+    }
+
+    /// The most bytes that its body may have, as far as the project says.
+    pub(crate) fn max_body(&self) -> usize {
+        self.limits().body.map_or(usize::MAX, NonZeroUsize::get)
+    }
+
+    fn limits(&self) -> Limits {
+        self.terms.as_ref().map_or_else(Limits::default, |terms| terms.limits)
     }
 
     /// Who may see a new stream.
@@ -146,7 +157,8 @@ impl Sight {
 
 impl Terms {
     fn of(project: &Project, grant: Option<Arc<Grant>>) -> Self {
-        Self { grant, writers: project.writers, visibility: answer::in_log(project.visibility) }
+        let visibility = answer::in_log(project.visibility);
+        Self { grant, writers: project.writers, visibility, limits: project.limits }
     }
 }
 

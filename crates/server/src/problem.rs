@@ -12,13 +12,15 @@
 //! | 401 | `token_needed`, `token_refused` (the member `reason` says why) | `WWW-Authenticate` |
 //! | 403 | `scope_needed` (the member `scope` names it), `stream_not_allowed` | `WWW-Authenticate` |
 //! | 403 | `stale_epoch` | `Producer-Epoch`: the current one |
-//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found` | |
+//! | 400 | `invalid_token_request` (to the administration) | |
+//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found`, `project_not_found` | |
 //! | 405 | `method_not_allowed` | `Allow` |
 //! | 408 | `body_timeout` | |
 //! | 409 | `stream_closed` | `Stream-Closed`, `Stream-Next-Offset`: the final one |
 //! | 409 | `producer_gap` | `Producer-Expected-Seq`, `Producer-Received-Seq` |
 //! | 409 | `content_type_mismatch`, `stream_seq_not_greater`, `stream_fenced`, `fork_source_deleted` | |
 //! | 409 | `content_type_conflict`, `lifetime_conflict`, `closed_conflict`, `visibility_conflict`, `fork_conflict`, `deleted_conflict` (of a `PUT`) | |
+//! | 409 | `projects_from_files`, `key_cannot_sign` (of the administration) | |
 //! | 410 | `stream_deleted`, `fork_offset_gone` | |
 //! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
 //! | 413 | `body_too_large` | |
@@ -99,6 +101,28 @@ impl Problem {
         let detail = "this path does not take this method";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", &detail)
             .with(header::ALLOW, allow)
+    }
+
+    /// No such project, which only who administers all of them is told.
+    pub(crate) fn project_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "project_not_found", "Project not found", &"there is no such project")
+    }
+
+    /// What is asked for is a matter of files that are not this process's to write.
+    pub(crate) fn projects_from_files() -> Self {
+        let detail = "the projects are read from files, and are changed there: see `tailwater project`";
+        Self::new(StatusCode::CONFLICT, "projects_from_files", "Projects from files", &detail)
+    }
+
+    /// The project's first key is a public one.
+    pub(crate) fn key_cannot_sign() -> Self {
+        let detail = "the project's first key is a public one: whoever has the private one makes tokens";
+        Self::new(StatusCode::CONFLICT, "key_cannot_sign", "Key cannot sign", &detail)
+    }
+
+    /// A token cannot be made as it was asked for.
+    pub(crate) fn invalid_token_request(fault: &impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_token_request", "Malformed request", fault)
     }
 
     /// The store says nothing when it is asked whether it is there.

@@ -21,6 +21,7 @@ use tailwater_upstream::Fault;
 use tokio::time::Instant;
 
 use crate::{
+    admin,
     admission::{Limit, Peer},
     app::{Ambient, App},
     append,
@@ -36,9 +37,15 @@ use crate::{
 type Served = (&'static str, fn() -> MethodRouter<App>);
 
 /// All that is served. There is no other list: a test asks for what is allowed at each of them.
-const SERVED: [Served; 5] = [
+const SERVED: [Served; 11] = [
     ("/v1/stream/", || any(stream_op)),
     ("/v1/stream/{*path}", || any(stream_op)),
+    ("/v1/admin/projects", || any(admin::projects)),
+    ("/v1/admin/projects/{project}", || any(admin::project)),
+    ("/v1/admin/projects/{project}/keys", || any(admin::keys)),
+    ("/v1/admin/projects/{project}/keys/{key}", || any(admin::key)),
+    ("/v1/admin/projects/{project}/tokens", || any(admin::tokens)),
+    ("/v1/admin/projects/{project}/tokens/inspect", || any(admin::inspect)),
     ("/health", || any(only_get).get(health::live)),
     ("/readyz", || any(only_get).get(health::ready)),
     ("/metrics", || any(only_get).get(health::metrics)),
@@ -157,7 +164,7 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
 /// The answer to a request, which counts among all that are served for as long as it lasts.
 async fn served(app: &App, route: Route, request: Request, next: Next) -> Response {
     let serving = match route {
-        Route::Stream | Route::Other => app.admission.serve(),
+        Route::Stream | Route::Admin | Route::Other => app.admission.serve(),
         // However full it is, it says so.
         Route::Health | Route::Ready | Route::Metrics => return admitted(app, request, next).await,
     };

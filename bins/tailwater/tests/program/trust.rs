@@ -2,6 +2,13 @@
 
 use std::{fs, path::Path, process::Stdio};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, StatusCode};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use tempfile::tempdir;
 
 use crate::process::{Program, command, eventually, run};
@@ -99,4 +106,88 @@ fn a_token_is_looked_into_without_being_on_a_command_line() {
     let wrong = run(command(directory, ["project", "list", "token"]));
     assert_eq!(wrong.code, Some(64));
     assert!(!wrong.stderr.contains(token.rsplit_once('.').unwrap().1), "{wrong:?}");
+}
+
+/// Requests over HTTP/2 and over HTTP/1.1, with a token in the header.
+async fn ask(client: &Client<HttpConnector, Full<Bytes>>, url: &str, bearer: &str) -> (StatusCode, String) {
+    let request = Request::get(url).header("authorization", bearer).body(Full::default()).unwrap();
+    let answer = client.request(request).await.unwrap();
+    let status = answer.status();
+    (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn no_part_of_a_token_is_told_at_any_level_over_either_version() {
+    let directory = tempdir().unwrap();
+    let directory = directory.path();
+    replace(directory, &project(directory, "chat"));
+    let operator = "the-credential-of-an-operator-42-characters";
+    fs::write(directory.join("operator"), operator).unwrap();
+    let args = ["serve", "--memory", "--listen", "127.0.0.1:0", "--projects", "projects.toml", "--log", "trace"];
+    let program = Program::start(command(directory, [&args[..], &["--admin-token-file", "operator"]].concat()));
+    let good = minted(directory, &["--scope", "read", "--scope", "write"]);
+    let dead = minted(directory, &["--scope", "read", "--expires-in", "1s", "--stream", "elsewhere"]);
+    let headers = [TEXT, ("authorization", good.as_str())];
+    program.streams().send("PUT", "chat/s", &headers, "a").expect(201);
+    let root = format!("http://{}", program.addr);
+    let clients = [true, false].map(|http2| Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+    let mut told = String::new();
+    for client in &clients {
+        let junk = format!("{good}x");
+        for (bearer, status) in [(&good, 200), (&dead, 404), (&junk, 401)] {
+            let (answered, body) = ask(client, &format!("{root}/v1/stream/chat/s"), bearer).await;
+            // The short one may have expired by now.
+            assert!(answered == status || bearer == &dead && answered == 401, "{answered} {body}");
+            told += &body;
+        }
+        let operator = format!("Bearer {operator}");
+        let (answered, body) = ask(client, &format!("{root}/v1/admin/projects"), &operator).await;
+        assert_eq!(answered, 200, "{body}");
+        told += &body;
+        told += &ask(client, &format!("{root}/metrics"), &good).await.1;
+    }
+    told += &program.stderr();
+    assert!(told.contains("tailwater_http_requests_total") && told.contains("\"projects\""));
+    for secret in [&good, &dead].into_iter().flat_map(|token| token.trim_start_matches("Bearer ").split('.')) {
+        assert!(!told.contains(secret), "a part of a token was told");
+    }
+    assert!(!told.contains(operator), "the operator's credential was told");
+}
+
+#[test]
+fn a_key_is_rotated_by_commands_and_a_project_has_a_basin_of_its_own() {
+    let directory = tempdir().unwrap();
+    let directory = directory.path();
+    let placed = project(directory, "chat").replacen("visibility", "basin = \"acme-events\"\nvisibility", 1);
+    replace(directory, &placed);
+    let args = ["serve", "--memory", "--listen", "127.0.0.1:0", "--projects", "projects.toml"];
+    let program = Program::start(command(directory, args));
+    let streams = program.streams();
+    let first = minted(directory, &["--scope", "read", "--scope", "write"]);
+    streams.send("PUT", "chat/s", &[TEXT, ("authorization", &first)], "a").expect(201);
+    eventually("the basin is made", || program.stderr().contains("acme-events"));
+
+    let key = |verb: &str| {
+        let changed = run(command(directory, ["project", "key", verb, "projects.toml", "chat", "2"]));
+        assert_eq!((changed.code, changed.stdout.as_str()), (Some(0), ""), "{changed:?}");
+    };
+    key("add");
+    key("promote");
+    let second = minted(directory, &["--scope", "read"]);
+    eventually("the new key counts", || streams.send("GET", "chat/s", &[("authorization", &second)], "").status == 200);
+    streams.send("GET", "chat/s", &[("authorization", &first)], "").expect(200);
+    let removed = run(command(directory, ["project", "key", "remove", "projects.toml", "chat", "1"]));
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    eventually("the old key counts no more", || {
+        streams.send("GET", "chat/s", &[("authorization", &first)], "").status == 401
+    });
+    streams.send("GET", "chat/s", &[("authorization", &second)], "").expect(200);
+    let last = run(command(directory, ["project", "key", "remove", "projects.toml", "chat", "2"]));
+    assert_eq!(last.code, Some(64));
+    assert!(last.stderr.contains("the last one stays"), "{last:?}");
+
+    let moved = fs::read_to_string(directory.join("projects.toml")).unwrap().replace("acme-events", "other-events");
+    replace(directory, &moved);
+    eventually("the move is refused", || program.stderr().contains("is settled when the program starts"));
+    streams.send("GET", "chat/s", &[("authorization", &second)], "").expect(200);
 }

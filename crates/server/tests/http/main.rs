@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod admin;
 mod closure;
 mod create;
 mod errors;

@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::Body;
 use http_body_util::BodyExt as _;
-use tailwater_auth::{File, NewToken, Projects, Scopes, mint};
+use tailwater_auth::{File, NewToken, Operator, Projects, Scopes, mint};
 use tailwater_log::Visibility;
 use tailwater_protocol::ProjectId;
 use tailwater_server::{Auth, Config, Guard, paths};
@@ -56,71 +56,117 @@ secret = "the secret of wide, and it is long enough"
 "#;
 
 /// The columns: nobody; `Basic`; no token at all in the header of one; a token that has expired; one of another project;
-/// tokens with one scope each, with all, and with all for some streams, which are the ones in question or others.
-const WHO: [&str; 11] =
-    ["nobody", "basic", "junk", "expired", "foreign", "read", "write", "manage", "all", "own", "elsewhere"];
+/// tokens with one scope each, with all, and with all for some streams, which are the ones in question or others; the
+/// operator's credential.
+const WHO: [&str; 12] =
+    ["nobody", "basic", "junk", "expired", "foreign", "read", "write", "manage", "all", "own", "elsewhere", "operator"];
+
+/// Who may administer all projects, and read or write no stream.
+const OPERATOR: &str = "the-credential-of-who-runs-all-this";
 
 /// The rows: the method, the path as the router has it, what is asked for; and the status for each column.
 const RIGHTS: &str = "
-GET     /v1/stream/{*path}  private          401 401 401 401 401 200 403 403 200 200 404
-GET     /v1/stream/{*path}  public           200 200 401 401 401 200 200 200 200 200 200
-GET     /v1/stream/{*path}  missing          401 401 401 401 401 404 403 403 404 404 404
-GET     /v1/stream/{*path}  native           401 401 401 401 401 200 403 403 200 200 404
-GET     /v1/stream/{*path}  private-poll     401 401 401 401 401 200 403 403 200 200 404
-GET     /v1/stream/{*path}  public-poll      200 200 401 401 401 200 200 200 200 200 200
-GET     /v1/stream/{*path}  missing-poll     401 401 401 401 401 404 403 403 404 404 404
-GET     /v1/stream/{*path}  private-events   401 401 401 401 401 200 403 403 200 200 404
-GET     /v1/stream/{*path}  public-events    200 200 401 401 401 200 200 200 200 200 200
-GET     /v1/stream/{*path}  missing-events   401 401 401 401 401 404 403 403 404 404 404
-HEAD    /v1/stream/{*path}  private          401 401 401 401 401 200 403 403 200 200 404
-HEAD    /v1/stream/{*path}  public           200 200 401 401 401 200 200 200 200 200 200
-HEAD    /v1/stream/{*path}  missing          401 401 401 401 401 404 403 403 404 404 404
-PUT     /v1/stream/{*path}  missing          401 401 401 401 401 403 201 403 201 201 403
-PUT     /v1/stream/{*path}  private          401 401 401 401 401 403 200 403 200 200 403
-PUT     /v1/stream/{*path}  public           401 401 401 401 401 403 200 403 200 200 403
-PUT     /v1/stream/{*path}  fork-of-private  401 401 401 401 401 403 403 403 201 201 403
-PUT     /v1/stream/{*path}  fork-of-public   401 401 401 401 401 403 201 403 201 201 403
-PUT     /v1/stream/{*path}  fork-of-missing  401 401 401 401 401 403 403 403 404 404 403
-PUT     /v1/stream/{*path}  fork-of-others   401 401 401 401 401 403 404 403 404 404 403
-PUT     /v1/stream/{*path}  fork-of-wide     401 401 401 401 401 403 201 403 201 201 403
-PUT     /v1/stream/{*path}  fork-of-nowhere  401 401 401 401 401 403 404 403 404 404 403
-POST    /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403
-POST    /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403
-POST    /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403
-POST    /v1/stream/{*path}  private-close    401 401 401 401 401 403 204 403 204 204 403
-DELETE  /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403
-DELETE  /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403
-DELETE  /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403
-PATCH   /v1/stream/{*path}  private          405 405 405 405 405 405 405 405 405 405 405
-OPTIONS /v1/stream/{*path}  private          204 204 204 204 204 204 204 204 204 204 204
-GET     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
-HEAD    /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
-PUT     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
-POST    /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
-DELETE  /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400
-PATCH   /v1/stream/         -                405 405 405 405 405 405 405 405 405 405 405
-OPTIONS /v1/stream/         -                204 204 204 204 204 204 204 204 204 204 204
-GET     /health             -                200 200 200 200 200 200 200 200 200 200 200
-HEAD    /health             -                200 200 200 200 200 200 200 200 200 200 200
-PUT     /health             -                405 405 405 405 405 405 405 405 405 405 405
-POST    /health             -                405 405 405 405 405 405 405 405 405 405 405
-DELETE  /health             -                405 405 405 405 405 405 405 405 405 405 405
-PATCH   /health             -                405 405 405 405 405 405 405 405 405 405 405
-OPTIONS /health             -                204 204 204 204 204 204 204 204 204 204 204
-GET     /readyz             -                200 200 200 200 200 200 200 200 200 200 200
-HEAD    /readyz             -                200 200 200 200 200 200 200 200 200 200 200
-PUT     /readyz             -                405 405 405 405 405 405 405 405 405 405 405
-POST    /readyz             -                405 405 405 405 405 405 405 405 405 405 405
-DELETE  /readyz             -                405 405 405 405 405 405 405 405 405 405 405
-PATCH   /readyz             -                405 405 405 405 405 405 405 405 405 405 405
-OPTIONS /readyz             -                204 204 204 204 204 204 204 204 204 204 204
-GET     /metrics            -                200 200 200 200 200 200 200 200 200 200 200
-HEAD    /metrics            -                200 200 200 200 200 200 200 200 200 200 200
-PUT     /metrics            -                405 405 405 405 405 405 405 405 405 405 405
-POST    /metrics            -                405 405 405 405 405 405 405 405 405 405 405
-DELETE  /metrics            -                405 405 405 405 405 405 405 405 405 405 405
-PATCH   /metrics            -                405 405 405 405 405 405 405 405 405 405 405
-OPTIONS /metrics            -                204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/stream/{*path}  private          401 401 401 401 401 200 403 403 200 200 404 401
+GET     /v1/stream/{*path}  public           200 200 401 401 401 200 200 200 200 200 200 401
+GET     /v1/stream/{*path}  missing          401 401 401 401 401 404 403 403 404 404 404 401
+GET     /v1/stream/{*path}  native           401 401 401 401 401 200 403 403 200 200 404 401
+GET     /v1/stream/{*path}  private-poll     401 401 401 401 401 200 403 403 200 200 404 401
+GET     /v1/stream/{*path}  public-poll      200 200 401 401 401 200 200 200 200 200 200 401
+GET     /v1/stream/{*path}  missing-poll     401 401 401 401 401 404 403 403 404 404 404 401
+GET     /v1/stream/{*path}  private-events   401 401 401 401 401 200 403 403 200 200 404 401
+GET     /v1/stream/{*path}  public-events    200 200 401 401 401 200 200 200 200 200 200 401
+GET     /v1/stream/{*path}  missing-events   401 401 401 401 401 404 403 403 404 404 404 401
+HEAD    /v1/stream/{*path}  private          401 401 401 401 401 200 403 403 200 200 404 401
+HEAD    /v1/stream/{*path}  public           200 200 401 401 401 200 200 200 200 200 200 401
+HEAD    /v1/stream/{*path}  missing          401 401 401 401 401 404 403 403 404 404 404 401
+PUT     /v1/stream/{*path}  missing          401 401 401 401 401 403 201 403 201 201 403 401
+PUT     /v1/stream/{*path}  private          401 401 401 401 401 403 200 403 200 200 403 401
+PUT     /v1/stream/{*path}  public           401 401 401 401 401 403 200 403 200 200 403 401
+PUT     /v1/stream/{*path}  fork-of-private  401 401 401 401 401 403 403 403 201 201 403 401
+PUT     /v1/stream/{*path}  fork-of-public   401 401 401 401 401 403 201 403 201 201 403 401
+PUT     /v1/stream/{*path}  fork-of-missing  401 401 401 401 401 403 403 403 404 404 403 401
+PUT     /v1/stream/{*path}  fork-of-others   401 401 401 401 401 403 404 403 404 404 403 401
+PUT     /v1/stream/{*path}  fork-of-wide     401 401 401 401 401 403 201 403 201 201 403 401
+PUT     /v1/stream/{*path}  fork-of-nowhere  401 401 401 401 401 403 404 403 404 404 403 401
+POST    /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403 401
+POST    /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403 401
+POST    /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403 401
+POST    /v1/stream/{*path}  private-close    401 401 401 401 401 403 204 403 204 204 403 401
+DELETE  /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403 401
+DELETE  /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403 401
+DELETE  /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403 401
+PATCH   /v1/stream/{*path}  private          405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/stream/{*path}  private          204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400 400
+HEAD    /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400 400
+PUT     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400 400
+POST    /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400 400
+DELETE  /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400 400
+PATCH   /v1/stream/         -                405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/stream/         -                204 204 204 204 204 204 204 204 204 204 204 204
+GET     /health             -                200 200 200 200 200 200 200 200 200 200 200 200
+HEAD    /health             -                200 200 200 200 200 200 200 200 200 200 200 200
+PUT     /health             -                405 405 405 405 405 405 405 405 405 405 405 405
+POST    /health             -                405 405 405 405 405 405 405 405 405 405 405 405
+DELETE  /health             -                405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /health             -                405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /health             -                204 204 204 204 204 204 204 204 204 204 204 204
+GET     /readyz             -                200 200 200 200 200 200 200 200 200 200 200 200
+HEAD    /readyz             -                200 200 200 200 200 200 200 200 200 200 200 200
+PUT     /readyz             -                405 405 405 405 405 405 405 405 405 405 405 405
+POST    /readyz             -                405 405 405 405 405 405 405 405 405 405 405 405
+DELETE  /readyz             -                405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /readyz             -                405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /readyz             -                204 204 204 204 204 204 204 204 204 204 204 204
+GET     /metrics            -                200 200 200 200 200 200 200 200 200 200 200 200
+HEAD    /metrics            -                200 200 200 200 200 200 200 200 200 200 200 200
+PUT     /metrics            -                405 405 405 405 405 405 405 405 405 405 405 405
+POST    /metrics            -                405 405 405 405 405 405 405 405 405 405 405 405
+DELETE  /metrics            -                405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /metrics            -                405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /metrics            -                204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects  -  401 401 401 401 401 401 401 401 401 401 401 200
+HEAD    /v1/admin/projects  -  401 401 401 401 401 401 401 401 401 401 401 200
+PUT     /v1/admin/projects  -  405 405 405 405 405 405 405 405 405 405 405 405
+POST    /v1/admin/projects  -  401 401 401 401 401 401 401 401 401 401 401 409
+DELETE  /v1/admin/projects  -  405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /v1/admin/projects  -  405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects  -  204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 200 200 403 403 200
+HEAD    /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 200 200 403 403 200
+PUT     /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 409 409 403 403 409
+POST    /v1/admin/projects/{project}  -  405 405 405 405 405 405 405 405 405 405 405 405
+DELETE  /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 409 409 403 403 409
+PATCH   /v1/admin/projects/{project}  -  405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects/{project}  -  204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects/{project}/keys  -  401 401 401 401 401 403 403 200 200 403 403 200
+HEAD    /v1/admin/projects/{project}/keys  -  401 401 401 401 401 403 403 200 200 403 403 200
+PUT     /v1/admin/projects/{project}/keys  -  405 405 405 405 405 405 405 405 405 405 405 405
+POST    /v1/admin/projects/{project}/keys  -  401 401 401 401 401 403 403 409 409 403 403 409
+DELETE  /v1/admin/projects/{project}/keys  -  405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /v1/admin/projects/{project}/keys  -  405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects/{project}/keys  -  204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects/{project}/keys/{key}  -  405 405 405 405 405 405 405 405 405 405 405 405
+HEAD    /v1/admin/projects/{project}/keys/{key}  -  405 405 405 405 405 405 405 405 405 405 405 405
+PUT     /v1/admin/projects/{project}/keys/{key}  -  401 401 401 401 401 403 403 409 409 403 403 409
+POST    /v1/admin/projects/{project}/keys/{key}  -  405 405 405 405 405 405 405 405 405 405 405 405
+DELETE  /v1/admin/projects/{project}/keys/{key}  -  401 401 401 401 401 403 403 409 409 403 403 409
+PATCH   /v1/admin/projects/{project}/keys/{key}  -  405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects/{project}/keys/{key}  -  204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
+HEAD    /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
+PUT     /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
+POST    /v1/admin/projects/{project}/tokens  -  401 401 401 401 401 403 403 201 201 403 403 201
+DELETE  /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects/{project}/tokens  -  204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405
+HEAD    /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405
+PUT     /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405
+POST    /v1/admin/projects/{project}/tokens/inspect  -  401 401 401 401 401 403 403 200 200 403 403 200
+DELETE  /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects/{project}/tokens/inspect  -  204 204 204 204 204 204 204 204 204 204 204 204
 ";
 
 /// Spellings of one name: whatever they are, the answer is the same.
@@ -152,7 +198,8 @@ fn guarded() -> Fixture {
     let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
     let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
     let fanout = tailwater_fanout::Config { native_visibility: Visibility::Private, ..Default::default() };
-    Fixture::with(Config { auth, ..Config::default() }, fanout)
+    let operator = Some(Operator::new(OPERATOR).unwrap());
+    Fixture::with(Config { auth, operator, ..Config::default() }, fanout)
 }
 
 fn token(project: &str, scopes: &str, streams: Option<&str>, expires_in: i64) -> String {
@@ -181,6 +228,7 @@ fn credentials(who: &str) -> Option<String> {
         "nobody" => return None,
         "basic" => return Some("Basic Y2hhdDpjaGF0".to_owned()),
         "junk" => "junk".to_owned(),
+        "operator" => OPERATOR.to_owned(),
         "expired" => token("chat", all, None, -31),
         "foreign" => token("other", all, None, 60),
         "own" => token("chat", all, Some("room/**"), 60),
@@ -219,6 +267,7 @@ fn asked(method: &str, subject: &str) -> (&'static str, Vec<(&'static str, &'sta
     let plain = ("content-type", "text/plain");
     let fork = |source| ("", vec![("stream-forked-from", source)], "");
     match (method, subject) {
+        ("POST", "-") => ("", vec![], r#"{"scope":["read"]}"#),
         ("GET", poll) if poll.ends_with("-poll") => ("?offset=-1&live=long-poll", vec![], ""),
         ("GET", events) if events.ends_with("-events") => ("?offset=-1&live=sse", vec![], ""),
         ("PUT", "fork-of-private") => fork("/v1/stream/chat/room/private"),
@@ -267,7 +316,7 @@ async fn everybody_may_do_what_the_table_says_however_a_name_is_spelled() {
     for Row { method, path, subject, statuses } in rows() {
         let spellings: Vec<_> = match path.strip_suffix("{*path}") {
             Some(root) => SAME.map(|name| format!("{root}{name}")).into(),
-            None => vec![path.to_owned()],
+            None => vec![path.replace("{project}", "chat").replace("{key}", "1")],
         };
         for spelling in &spellings {
             for ((who, credentials), status) in WHO.iter().zip(&credentials).zip(&statuses) {

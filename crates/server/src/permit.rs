@@ -83,15 +83,21 @@ impl Permit {
         }
     }
 
-    /// Joins the stream, if it may be seen: whoever has no right of his own is looked at before anything is begun for him
-    /// that costs more than a look, and again on the state that he joins.
-    pub(crate) async fn follow(&self, app: &App, from: ReadOffset) -> Result<Reader, Problem> {
-        if self.unless_public.is_some() {
-            match app.gateway.head(&self.key).await {
-                Ok(head) => self.sees(&head)?,
-                Err(error) => return Err(self.failed(app, error).await),
-            }
+    /// Looks whether the stream may be seen by who has no right of his own, before anything is begun for him that costs more
+    /// than a look, or that is a use of the stream. What is answered then is judged on its own state again.
+    pub(crate) async fn look(&self, app: &App) -> Result<(), Problem> {
+        if self.unless_public.is_none() {
+            return Ok(());
         }
+        match app.gateway.head(&self.key).await {
+            Ok(head) => self.sees(&head),
+            Err(error) => Err(self.failed(app, error).await),
+        }
+    }
+
+    /// Joins the stream, if it may be seen.
+    pub(crate) async fn follow(&self, app: &App, from: ReadOffset) -> Result<Reader, Problem> {
+        self.look(app).await?;
         let most = self.limits().readers_per_stream.map_or(usize::MAX, NonZeroUsize::get);
         match app.gateway.follow_among(&self.key, from, most).await {
             Ok(reader) => self.sees(reader.head()).map(|()| reader),

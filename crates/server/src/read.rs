@@ -33,6 +33,7 @@ pub(crate) async fn get(app: &App, permit: Permit, request: Request) -> Result<R
     let from = query.offset.unwrap_or(ReadOffset::Start);
     match query.mode {
         ReadMode::CatchUp => {
+            permit.look(app).await?;
             let page = match app.gateway.read(&permit.key, from).await {
                 Ok(page) => page,
                 Err(error) => return Err(permit.failed(app, error).await),

@@ -49,6 +49,13 @@ impl Gateway {
             Err(OpError::Refused(Refusal::NotFound)) => {}
             answer => return answer,
         }
+        if from.access == SourceAccess::Public {
+            // Before it is used: to be used keeps a stream alive.
+            let seen = self.look(&from.source, LookAt::Head).await.map_err(unseen)?;
+            if Head::of(&seen.view, self.config()).visibility != Visibility::Public {
+                return Err(ForkError::SourceNotFound.into());
+            }
+        }
         let Look { view, .. } =
             self.look(&from.source, LookAt::Read(ReadOffset::Now)).await.map_err(|error| match from.access {
                 SourceAccess::Any => of_source(error),

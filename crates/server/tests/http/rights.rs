@@ -397,6 +397,35 @@ async fn what_may_not_be_seen_looks_like_what_is_not_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_is_not_kept_alive_by_those_who_may_not_read_it() {
+    let fixture = guarded();
+    let owner = format!("Bearer {}", token("chat", "read write", None, 600));
+    let owner = ("authorization", owner.as_str());
+    let path = "/v1/stream/chat/room/s";
+    let headers = [owner, ("content-type", "text/plain"), ("stream-ttl", "100")];
+    assert_eq!(fixture.send("PUT", path, &headers, "a").await.status, 201);
+    let appends = |fixture: &Fixture| fixture.upstream.counts().appends;
+    let (foreign, write) = (token("other", "read write", None, 600), token("chat", "write", None, 600));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = appends(&fixture);
+    for bearer in [None, Some(&foreign), Some(&write)] {
+        let bearer = bearer.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.as_deref().map(|value| ("authorization", value)).into_iter().collect();
+        for query in ["", "?offset=now", "?offset=-1&live=sse", "?offset=-1&live=long-poll"] {
+            assert!(fixture.send("GET", &format!("{path}{query}"), &headers, "").await.status >= 401, "{query}");
+        }
+    }
+    let foreign = format!("Bearer {foreign}");
+    let fork = [("authorization", foreign.as_str()), ("stream-forked-from", path)];
+    assert_eq!(fixture.send("PUT", "/v1/stream/other/fork", &fork, "").await.status, 404);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(appends(&fixture), before, "who may not read it has used it");
+    assert_eq!(fixture.send("GET", path, &[owner], "").await.status, 200);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(appends(&fixture), before + 1, "who may read it has");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_project_that_is_not_there_looks_like_one_that_shows_nothing() {
     let fixture = guarded();
     prepare(&fixture, "private").await;

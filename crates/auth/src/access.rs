@@ -109,7 +109,7 @@ mod tests {
     use tailwater_protocol::ProjectId;
 
     use super::*;
-    use crate::scope::Scopes;
+    use crate::{key::KeyPrint, scope::Scopes};
 
     fn grant(scopes: &str, streams: Option<&[&str]>) -> Grant {
         Grant {
@@ -118,6 +118,8 @@ mod tests {
             streams: streams.map_or(Streams::All, |only| Streams::only(only.iter().copied()).unwrap()),
             expires_at: 1,
             not_before: None,
+            issued_at: None,
+            key: KeyPrint([0; 8]),
             id: None,
         }
     }

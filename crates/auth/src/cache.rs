@@ -78,7 +78,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{pattern::Streams, scope::Scopes};
+    use crate::{key::KeyPrint, pattern::Streams, scope::Scopes};
 
     fn grant(expires_at: u64) -> Arc<Grant> {
         Arc::new(Grant {
@@ -87,6 +87,8 @@ mod tests {
             streams: Streams::All,
             expires_at,
             not_before: None,
+            issued_at: None,
+            key: KeyPrint([0; 8]),
             id: None,
         })
     }

@@ -42,11 +42,16 @@ pub enum Algorithm {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyId(String);
 
+/// What tells a key from others without being it: a part of a hash. It is no secret, and proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyPrint(pub(crate) [u8; 8]);
+
 /// Verifies tokens; one with a secret signs them, too.
 #[derive(Clone)]
 pub struct Key {
     id: Option<KeyId>,
     algorithm: Algorithm,
+    print: KeyPrint,
     verifying: DecodingKey,
     /// Of a secret.
     signing: Option<EncodingKey>,
@@ -149,6 +154,17 @@ impl KeyId {
     }
 }
 
+impl KeyPrint {
+    fn of(algorithm: Algorithm, key: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("tailwater print of a key");
+        // No name of an algorithm holds a NUL, so no two keys are hashed alike.
+        hasher.update(algorithm.as_str().as_bytes()).update(&[0]).update(key);
+        let mut print = [0; 8];
+        hasher.finalize_xof().fill(&mut print);
+        Self(print)
+    }
+}
+
 impl Key {
     /// A secret for HS256.
     ///
@@ -161,6 +177,7 @@ impl Key {
         Ok(Self {
             id,
             algorithm: Algorithm::Hs256,
+            print: KeyPrint::of(Algorithm::Hs256, secret),
             verifying: DecodingKey::from_secret(secret),
             signing: Some(EncodingKey::from_secret(secret)),
         })
@@ -188,7 +205,7 @@ impl Key {
             Algorithm::Es256 => DecodingKey::from_ec_der(key.bytes),
             Algorithm::EdDsa => DecodingKey::from_ed_der(key.bytes),
         };
-        Ok(Self { id, algorithm, verifying, signing: None })
+        Ok(Self { id, algorithm, print: KeyPrint::of(algorithm, key.bytes), verifying, signing: None })
     }
 
     /// What tokens call it.
@@ -201,6 +218,12 @@ impl Key {
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// What tells it from others.
+    #[must_use]
+    pub fn print(&self) -> KeyPrint {
+        self.print
     }
 
     /// What signs with it; `None` for a public key.

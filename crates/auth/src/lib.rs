@@ -16,6 +16,8 @@
 //! | [`origin`] | which pages of other origins may see answers |
 //! | `cache` | tokens that were verified before |
 //! | [`mint`], [`inspect`](mod@inspect) | making tokens, and looking into them |
+//! | [`ticket`] | what stands in the query of a plain `EventSource` instead of a token |
+//! | [`wire`] | numbers and texts as bytes |
 //!
 //! # Invariants
 //!
@@ -46,7 +48,9 @@ pub mod project;
 pub mod projects;
 pub mod rekey;
 pub mod scope;
+pub mod ticket;
 pub mod token;
+pub mod wire;
 
 pub use access::{Act, Refusal, Ruling, decide};
 pub use document::{DocumentError, File};
@@ -61,4 +65,5 @@ pub use project::{BasinName, Limits, Project, Writers};
 pub use projects::{Projects, ProjectsError};
 pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};
+pub use ticket::{Admission, Arrival, IssueError, Purpose, TicketError, TicketId, TicketSecrets, TicketText};
 pub use token::{Grant, MAX_TOKEN, Moment, TokenError};

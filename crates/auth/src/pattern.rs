@@ -75,6 +75,12 @@ impl Pattern {
         Ok(Self { segments, open })
     }
 
+    /// The pattern of one stream, given by its decoded segments with slashes between them: no character is a star.
+    #[must_use]
+    pub fn exactly(stream: &str) -> Self {
+        Self { segments: stream.split('/').map(|name| Segment::Exactly(name.to_owned())).collect(), open: false }
+    }
+
     /// Whether it names this stream, given by its decoded segments with slashes between them.
     #[must_use]
     pub fn matches(&self, stream: &str) -> bool {
@@ -165,6 +171,15 @@ mod tests {
             }
             for stream in others {
                 assert!(!matches(pattern, stream), "{pattern} {stream}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_one_stream_names_that_one_however_it_is_called() {
+        for stream in ["a", "a/b", "*", "a/**", "%2A", "a%2Fb"] {
+            for other in ["a", "a/b", "*", "a/**", "%2A", "a%2Fb", "b", "a/b/c", "a/x"] {
+                assert_eq!(Pattern::exactly(stream).matches(other), stream == other, "{stream} {other}");
             }
         }
     }

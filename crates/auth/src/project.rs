@@ -115,11 +115,8 @@ impl Project {
     /// What is signed by one of its keys, for it: all that does not change while the keys stand.
     pub(crate) fn verify_signature(&self, token: &Token<'_>) -> Result<Grant, TokenError> {
         let mut meant = self.keys.iter().filter(|key| key.is_meant_by(token.algorithm(), token.key_id()));
-        if !meant.any(|key| key.verifies(token.signed(), token.signature())) {
-            return Err(TokenError::Unverified);
-        }
-        let claims = token.claims()?;
-        claims.grant(self)
+        let key = meant.find(|key| key.verifies(token.signed(), token.signature())).ok_or(TokenError::Unverified)?;
+        token.claims()?.grant(self, key.print())
     }
 
     /// What may change from one moment to the next.

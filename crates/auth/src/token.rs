@@ -16,7 +16,12 @@ use tailwater_protocol::ProjectId;
 
 pub use self::header::HeaderFault;
 use self::{claims::Claims, header::Header};
-use crate::{key::Algorithm, pattern::PatternError, pattern::Streams, scope::Scopes};
+use crate::{
+    key::{Algorithm, KeyPrint},
+    pattern::PatternError,
+    pattern::Streams,
+    scope::Scopes,
+};
 
 /// The longest token, in bytes. What holds a request's head holds two of them.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -44,6 +49,10 @@ pub struct Grant {
     pub expires_at: u64,
     /// From then on.
     pub not_before: Option<u64>,
+    /// Since when it has been one, as its issuer says.
+    pub issued_at: Option<u64>,
+    /// The key that it was verified with.
+    pub key: KeyPrint,
     /// By this name it is revoked (`jti`).
     pub id: Option<String>,
 }

@@ -7,6 +7,7 @@
 //! | `scope` | names with spaces between them, or a list; without it nothing is allowed |
 //! | `streams` | patterns; without it all streams |
 //! | `nbf` | |
+//! | `iat` | what a revocation of all older tokens looks at |
 //! | `aud`, `iss` | needed where the project demands them |
 //! | `jti` | what a revocation names |
 //!
@@ -15,6 +16,7 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::{
+    key::KeyPrint,
     pattern::Streams,
     project::Project,
     scope::Scopes,
@@ -35,6 +37,8 @@ pub(crate) struct Claims {
     pub(crate) exp: f64,
     #[serde(default, deserialize_with = "given")]
     pub(crate) nbf: Option<f64>,
+    #[serde(default, deserialize_with = "given")]
+    pub(crate) iat: Option<f64>,
     #[serde(default, deserialize_with = "given")]
     pub(crate) aud: Option<Names>,
     #[serde(default, deserialize_with = "given")]
@@ -63,8 +67,8 @@ impl Names {
 }
 
 impl Claims {
-    /// What they grant in this project, whenever.
-    pub(crate) fn grant(self, project: &Project) -> Result<Grant, TokenError> {
+    /// What they grant in this project, whenever; they were verified with this key.
+    pub(crate) fn grant(self, project: &Project, key: KeyPrint) -> Result<Grant, TokenError> {
         if self.sub != project.id.as_str() {
             return Err(TokenError::Project);
         }
@@ -90,6 +94,8 @@ impl Claims {
             streams,
             expires_at: seconds(self.exp.floor()),
             not_before: self.nbf.map(|start| seconds(start.ceil())),
+            issued_at: self.iat.map(|issued| seconds(issued.floor())),
+            key,
             id: self.jti,
         })
     }

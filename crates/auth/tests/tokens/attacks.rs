@@ -199,6 +199,7 @@ fn malformed() -> Vec<Attack> {
         ("several projects", "chat", with_claims(&json!({"sub": ["chat", "other"]})), READ, CLAIMS),
         ("an id without end", "chat", with_claims(&json!({"jti": "x".repeat(257)})), READ, CLAIMS),
         ("an empty id", "chat", with_claims(&json!({"jti": ""})), READ, CLAIMS),
+        ("an age that is a text", "chat", with_claims(&json!({"iat": "1"})), READ, CLAIMS),
         (
             "a restriction that is null",
             "chat",

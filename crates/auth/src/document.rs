@@ -171,17 +171,23 @@ impl Projects {
     pub fn parse<'f>(files: impl IntoIterator<Item = File<'f>>) -> Result<Self, DocumentError> {
         let mut projects = Vec::new();
         for file in files {
-            let tables = read(file)?;
-            for (index, table) in tables.into_iter().enumerate() {
-                let wrong = |fault| DocumentError::Project { file: file.name.to_owned(), number: index + 1, fault };
-                projects.push(table.project().map_err(wrong)?);
-            }
+            projects.append(&mut projects_of(file)?);
         }
         if projects.is_empty() {
             return Err(DocumentError::None);
         }
         Ok(Self::new(projects)?)
     }
+}
+
+/// The projects of one file, whatever others there are.
+///
+/// # Errors
+/// [`DocumentError`], but for what is wrong with projects together.
+pub fn projects_of(file: File<'_>) -> Result<Vec<Project>, DocumentError> {
+    let wrong = |index, fault| DocumentError::Project { file: file.name.to_owned(), number: index + 1, fault };
+    let tables = read(file)?.into_iter().enumerate();
+    tables.map(|(index, table)| table.project().map_err(|fault| wrong(index, fault))).collect()
 }
 
 fn read(file: File<'_>) -> Result<Vec<ProjectTable>, DocumentError> {

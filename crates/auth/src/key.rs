@@ -285,7 +285,7 @@ impl SigningKey {
 }
 
 /// A secret's text; erased when it goes, and never shown.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(pub(crate) Zeroizing<String>);
 
 impl fmt::Debug for SecretText {

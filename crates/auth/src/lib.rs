@@ -16,6 +16,7 @@
 //! | [`origin`] | which pages of other origins may see answers |
 //! | `cache` | tokens that were verified before |
 //! | [`mint`], [`inspect`](mod@inspect) | making tokens, and looking into them |
+//! | [`register`] | what was revoked, and projects made at run time: the fold of a log |
 //! | [`ticket`] | what stands in the query of a plain `EventSource` instead of a token |
 //! | [`wire`] | numbers and texts as bytes |
 //!
@@ -46,6 +47,7 @@ pub mod origin;
 pub mod pattern;
 pub mod project;
 pub mod projects;
+pub mod register;
 pub mod rekey;
 pub mod scope;
 pub mod ticket;
@@ -63,6 +65,7 @@ pub use origin::{OriginError, Origins, Sharing};
 pub use pattern::{Pattern, PatternError, Streams};
 pub use project::{BasinName, Limits, Project, Writers};
 pub use projects::{Projects, ProjectsError};
+pub use register::{Record, Register, RegisterError};
 pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};
 pub use ticket::{Admission, Arrival, IssueError, Purpose, TicketError, TicketId, TicketSecrets, TicketText};

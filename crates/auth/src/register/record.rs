@@ -1,0 +1,203 @@
+//! Records of the register, to bytes and back.
+//!
+//! ```text
+//! ┌─────────┬──────┬───────┬─────────────────────┐
+//! │ version │ kind │ flags │ the kind's own      │   flags: 1 = who does not know the kind may skip it
+//! │ 1 byte  │ 1    │ 1     │ fields              │
+//! └─────────┴──────┴───────┴─────────────────────┘
+//! ```
+//!
+//! As in the logs of streams, a reader takes its own version and the one after it, so that pods can be upgraded one by one:
+//! of the next version it ignores what fields may have come at the end, and skips unknown kinds whose flag allows it. What
+//! else it does not understand it refuses: it could be a revocation.
+
+use tailwater_protocol::ProjectId;
+use zeroize::Zeroizing;
+
+use crate::{
+    document::{DocumentError, File, projects_of},
+    key::SecretText,
+    register::{MAX_DOCUMENT, snapshot::Snapshot},
+    token::claims::MAX_TOKEN_ID,
+    wire::{Reader, WireError, Writer},
+};
+
+/// The version that this program writes.
+pub const VERSION: u8 = 1;
+
+const FLAG_SKIPPABLE: u8 = 1;
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The token, or the ticket, of this id counts no more.
+    RevokeToken {
+        /// In this project.
+        project: ProjectId,
+        /// Its `jti`.
+        id: String,
+        /// When it expires, in seconds since the Unix epoch: no earlier than any token of this id. `None` is never.
+        expires_at: Option<u64>,
+    },
+    /// No token counts that was issued before a time.
+    RevokeOlder {
+        /// In this project.
+        project: ProjectId,
+        /// The time, in seconds since the Unix epoch. One in the future counts as soon as it may.
+        before: u64,
+    },
+    /// There is a project, and this is what it is from now on.
+    PutProject {
+        /// The project.
+        project: ProjectId,
+        /// The project as a file of projects would hold it, alone.
+        document: SecretText,
+    },
+    /// There is no such project any more.
+    RemoveProject {
+        /// The project.
+        project: ProjectId,
+    },
+    /// All that stands before it, so that this may go.
+    Checkpoint(Box<Snapshot>),
+}
+
+/// Why a text is no document of one project.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PutError {
+    /// It is wrong.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// It holds none, or several.
+    #[error("there are {found} projects where one belongs")]
+    NotOne {
+        /// How many.
+        found: usize,
+    },
+    /// It is too long.
+    #[error("a project's document has at most {MAX_DOCUMENT} bytes")]
+    TooLong,
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Neither this version nor the one after it.
+    #[error("a record of version {0}")]
+    Version(u8),
+    /// A kind that this version does not know and may not skip.
+    #[error("a record of unknown kind {0}")]
+    Kind(u8),
+    /// Fields that are not what the kind has.
+    #[error("a record of kind {kind} is malformed")]
+    Fields {
+        /// The kind.
+        kind: u8,
+        /// What is wrong.
+        #[source]
+        source: WireError,
+    },
+    /// Fewer bytes than every record has.
+    #[error("a record with a cut head")]
+    Short,
+}
+
+/// A kind's number.
+mod number {
+    pub(super) const REVOKE_TOKEN: u8 = 1;
+    pub(super) const REVOKE_OLDER: u8 = 2;
+    pub(super) const PUT_PROJECT: u8 = 3;
+    pub(super) const REMOVE_PROJECT: u8 = 4;
+    pub(super) const CHECKPOINT: u8 = 5;
+}
+
+impl Record {
+    /// The record of a project that is to be from now on, as a file of projects would hold it, alone.
+    ///
+    /// # Errors
+    /// [`PutError`].
+    pub fn put(document: Zeroizing<String>) -> Result<Self, PutError> {
+        if document.len() > MAX_DOCUMENT {
+            return Err(PutError::TooLong);
+        }
+        let projects = projects_of(File { name: "project", bytes: document.as_bytes() })?;
+        let [project] = projects.as_slice() else { return Err(PutError::NotOne { found: projects.len() }) };
+        Ok(Self::PutProject { project: project.id.clone(), document: SecretText(document) })
+    }
+
+    /// Its bytes. They hold what it holds, secrets included.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.byte(VERSION);
+        match self {
+            Self::RevokeToken { project, id, expires_at } => {
+                head(&mut w, number::REVOKE_TOKEN).text(project.as_str()).text(id).option(*expires_at, Writer::number)
+            }
+            Self::RevokeOlder { project, before } => {
+                head(&mut w, number::REVOKE_OLDER).text(project.as_str()).number(*before)
+            }
+            Self::PutProject { project, document } => {
+                head(&mut w, number::PUT_PROJECT).text(project.as_str()).text(&document.0)
+            }
+            Self::RemoveProject { project } => head(&mut w, number::REMOVE_PROJECT).text(project.as_str()),
+            // Whoever folds from further back has no need of it.
+            Self::Checkpoint(snapshot) => snapshot.write(w.byte(number::CHECKPOINT).byte(FLAG_SKIPPABLE)),
+        };
+        w.finish()
+    }
+
+    /// The record of these bytes; `None` for one of a kind that may be skipped.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, RecordError> {
+        let &[version, kind, flags, ref fields @ ..] = bytes else { return Err(RecordError::Short) };
+        if version != VERSION && version != VERSION + 1 {
+            return Err(RecordError::Version(version));
+        }
+        let fault = |source| RecordError::Fields { kind, source };
+        let mut r = Reader::new(fields);
+        let Some(record) = fields_of(&mut r, kind).map_err(fault)? else {
+            return if flags & FLAG_SKIPPABLE == 0 { Err(RecordError::Kind(kind)) } else { Ok(None) };
+        };
+        if version == VERSION {
+            r.finish().map_err(fault)?;
+        }
+        Ok(Some(record))
+    }
+}
+
+fn head(w: &mut Writer, kind: u8) -> &mut Writer {
+    w.byte(kind).byte(0)
+}
+
+fn fields_of(r: &mut Reader<'_>, kind: u8) -> Result<Option<Record>, WireError> {
+    Ok(Some(match kind {
+        number::REVOKE_TOKEN => {
+            let project = project(r)?;
+            let id = r.text()?;
+            if id.is_empty() || id.len() > MAX_TOKEN_ID {
+                return Err(WireError::Value);
+            }
+            Record::RevokeToken { project, id: id.to_owned(), expires_at: r.option(Reader::number)? }
+        }
+        number::REVOKE_OLDER => Record::RevokeOlder { project: project(r)?, before: r.number()? },
+        number::PUT_PROJECT => Record::PutProject { project: project(r)?, document: document(r)? },
+        number::REMOVE_PROJECT => Record::RemoveProject { project: project(r)? },
+        number::CHECKPOINT => Record::Checkpoint(Box::new(Snapshot::read(r)?)),
+        _ => return Ok(None),
+    }))
+}
+
+pub(super) fn project(r: &mut Reader<'_>) -> Result<ProjectId, WireError> {
+    ProjectId::parse(r.text()?).map_err(|_| WireError::Value)
+}
+
+pub(super) fn document(r: &mut Reader<'_>) -> Result<SecretText, WireError> {
+    let text = r.text()?;
+    if text.len() > MAX_DOCUMENT {
+        return Err(WireError::Value);
+    }
+    Ok(SecretText(Zeroizing::new(text.to_owned())))
+}

@@ -17,6 +17,7 @@
 //! | `cache` | tokens that were verified before |
 //! | [`mint`], [`inspect`](mod@inspect) | making tokens, and looking into them |
 //! | [`register`] | what was revoked, and projects made at run time: the fold of a log |
+//! | [`quota`], [`fair`] | how much projects and principals may ask for; whose turn it is when a pod is nearly full |
 //! | [`ticket`] | what stands in the query of a plain `EventSource` instead of a token |
 //! | [`wire`] | numbers and texts as bytes |
 //!
@@ -38,6 +39,7 @@ pub mod access;
 mod cache;
 mod der;
 pub mod document;
+pub mod fair;
 pub mod inspect;
 pub mod key;
 pub mod keys;
@@ -47,6 +49,7 @@ pub mod origin;
 pub mod pattern;
 pub mod project;
 pub mod projects;
+pub mod quota;
 pub mod register;
 pub mod rekey;
 pub mod scope;
@@ -56,6 +59,7 @@ pub mod wire;
 
 pub use access::{Act, Refusal, Ruling, decide};
 pub use document::{DocumentError, File};
+pub use fair::{Claim, Turn, turn};
 pub use inspect::{Inspection, inspect};
 pub use key::{Algorithm, Key, KeyError, KeyId, SigningKey};
 pub use keys::{Keys, KeysError};
@@ -65,6 +69,7 @@ pub use origin::{OriginError, Origins, Sharing};
 pub use pattern::{Pattern, PatternError, Streams};
 pub use project::{BasinName, Limits, Project, Writers};
 pub use projects::{Projects, ProjectsError};
+pub use quota::{Asker, Cost, Exceeded, Meter, Quotas};
 pub use register::{Record, Register, RegisterError};
 pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};

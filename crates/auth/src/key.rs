@@ -208,6 +208,37 @@ impl Key {
         Ok(Self { id, algorithm, print: KeyPrint::of(algorithm, key.bytes), verifying, signing: None })
     }
 
+    /// A public key of RSA: modulus and exponent, without leading zeros, and judged already.
+    pub(crate) fn rsa(id: KeyId, n: &[u8], e: &[u8]) -> Self {
+        let verifying = DecodingKey::from_rsa_raw_components(n, e);
+        let print = KeyPrint::of(Algorithm::Rs256, &[n, &[0], e].concat());
+        Self { id: Some(id), algorithm: Algorithm::Rs256, print, verifying, signing: None }
+    }
+
+    /// A public key of P-256: an uncompressed point.
+    pub(crate) fn p256(id: KeyId, point: &[u8]) -> Self {
+        let print = KeyPrint::of(Algorithm::Es256, point);
+        Self {
+            id: Some(id),
+            algorithm: Algorithm::Es256,
+            print,
+            verifying: DecodingKey::from_ec_der(point),
+            signing: None,
+        }
+    }
+
+    /// A public key of Ed25519.
+    pub(crate) fn ed25519(id: KeyId, key: &[u8]) -> Self {
+        let print = KeyPrint::of(Algorithm::EdDsa, key);
+        Self {
+            id: Some(id),
+            algorithm: Algorithm::EdDsa,
+            print,
+            verifying: DecodingKey::from_ed_der(key),
+            signing: None,
+        }
+    }
+
     /// What tokens call it.
     #[must_use]
     pub fn id(&self) -> Option<&KeyId> {

@@ -8,6 +8,7 @@
 //! | [`project`], [`projects`] | a project; all of them, and what their tokens allow |
 //! | [`document`], [`rekey`] | projects as TOML; other keys in such a text |
 //! | [`key`], [`keys`] | what verifies tokens; in which order |
+//! | [`jwks`], [`outbound`] | an issuer's keys, and when they are fetched; which addresses that may lead to |
 //! | `der` | keys out of PEM files |
 //! | [`token`] | JWTs: form, header, claims, and why one does not count |
 //! | [`scope`], [`pattern`] | what a token is for: deeds, and streams |
@@ -41,11 +42,13 @@ mod der;
 pub mod document;
 pub mod fair;
 pub mod inspect;
+pub mod jwks;
 pub mod key;
 pub mod keys;
 pub mod mint;
 pub mod operator;
 pub mod origin;
+pub mod outbound;
 pub mod pattern;
 pub mod project;
 pub mod projects;
@@ -61,6 +64,7 @@ pub use access::{Act, Refusal, Ruling, decide};
 pub use document::{DocumentError, File};
 pub use fair::{Claim, Turn, turn};
 pub use inspect::{Inspection, inspect};
+pub use jwks::{Jwks, JwksCache, JwksError, JwksUrl};
 pub use key::{Algorithm, Key, KeyError, KeyId, SigningKey};
 pub use keys::{Keys, KeysError};
 pub use mint::{MintError, NewToken, mint};

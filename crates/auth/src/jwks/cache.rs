@@ -1,0 +1,402 @@
+//! When keys are fetched, and how long they count.
+//!
+//! A source is an issuer and the URL that was configured for it; in it a key is found by its id and its algorithm. Who
+//! looks something up may be told to fetch: at most one fetch of a source is under way.
+//!
+//! - Keys are fetched again when they are no longer *fresh*, as long as their `Cache-Control` says within [`MIN_FRESH`] and
+//!   [`MAX_FRESH`]; meanwhile they count.
+//! - Without a fetch that succeeds they count for [`KEPT_FOR`], and no longer: what an issuer has withdrawn must end.
+//! - An id that is not known may be new, so it is worth a fetch, but whoever makes ids up must not make the gateway fetch
+//!   each time: after any fetch, unknown ids are unknown for a while, twice as long after each fetch that did not bring what
+//!   it was for. All ids share that pause, so there is nothing to remember of any of them.
+//! - After a failure there is a pause, twice as long after each.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::{
+    jwks::{Jwks, JwksUrl},
+    key::{Algorithm, Key, KeyId},
+};
+
+/// The shortest time for which keys are fresh.
+pub const MIN_FRESH: Duration = Duration::from_secs(60);
+/// The longest; also without a word from the issuer it is not longer than [`DEFAULT_FRESH`].
+pub const MAX_FRESH: Duration = Duration::from_secs(15 * 60);
+/// For how long keys are fresh of which nothing else is said.
+pub const DEFAULT_FRESH: Duration = Duration::from_secs(5 * 60);
+/// For how long keys count after they were fetched, if no fetch succeeds since.
+pub const KEPT_FOR: Duration = Duration::from_secs(3600);
+
+/// The pause after a fetch in which no unknown id is worth another.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(30);
+/// The longest such pause.
+const MAX_UNKNOWN_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// The pause after a failure.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(60);
+/// After this, a fetch that nobody has reported the end of has none.
+const FETCH_LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// Whose keys, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// What `iss` is in its tokens.
+    pub issuer: String,
+    /// Where its keys are.
+    pub url: JwksUrl,
+}
+
+/// A fetch, to be told apart from others of the same source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchId(u64);
+
+/// What became of a fetch.
+#[derive(Debug)]
+pub enum Fetch {
+    /// It brought keys, and perhaps says how long they are fresh.
+    Keys(Jwks, Option<Duration>),
+    /// It brought none that count: no connection, another status than 200, no set of keys.
+    Failed,
+}
+
+/// What is known of a key.
+#[derive(Debug)]
+pub enum Found<'c> {
+    /// This is it.
+    Key(&'c Key),
+    /// It may come with the fetch that is under way.
+    Pending,
+    /// There is none.
+    Unknown,
+}
+
+/// The answer to a look-up.
+#[derive(Debug)]
+pub struct Lookup<'c> {
+    /// What is known.
+    pub found: Found<'c>,
+    /// Whoever has asked is to fetch the source's keys, and to [report](JwksCache::fetched) what became of it.
+    pub fetch: Option<FetchId>,
+}
+
+/// The keys of all sources. Times are since any one moment, and do not go back.
+#[derive(Debug, Default)]
+pub struct JwksCache {
+    sources: HashMap<Source, Entry>,
+    fetches: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    keys: HashMap<(KeyId, Algorithm), Key>,
+    /// When the last fetch that succeeded was reported, and for how long its keys are fresh.
+    fetched: Option<(Duration, Duration)>,
+    under_way: Option<UnderWay>,
+    failures: u32,
+    /// Before this there is no fetch.
+    not_before: Duration,
+    /// How many fetches in a row did not bring the key that they were for.
+    fruitless: u32,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    id: FetchId,
+    since: Duration,
+    /// The unknown key that it is for, if it is for one.
+    wanted: Option<(KeyId, Algorithm)>,
+}
+
+impl JwksCache {
+    /// Knows these sources from now on, and no others; keys of those that stay stay.
+    pub fn configure(&mut self, sources: impl IntoIterator<Item = Source>) {
+        let mut old = std::mem::take(&mut self.sources);
+        self.sources = sources
+            .into_iter()
+            .map(|source| {
+                let entry = old.remove(&source).unwrap_or_default();
+                (source, entry)
+            })
+            .collect();
+    }
+
+    /// The key that a token's header names.
+    pub fn look_up(&mut self, source: &Source, id: &KeyId, algorithm: Algorithm, now: Duration) -> Lookup<'_> {
+        let Some(entry) = self.sources.get_mut(source) else { return Lookup { found: Found::Unknown, fetch: None } };
+        entry.drop_what_is_too_old(now);
+        let name = (id.clone(), algorithm);
+        let is_known = entry.keys.contains_key(&name);
+        let fetch = (entry.may_fetch(now) && (entry.is_stale(now) || !is_known && entry.may_be_new(now))).then(|| {
+            self.fetches += 1;
+            FetchId(self.fetches)
+        });
+        if let Some(id) = fetch {
+            entry.under_way = Some(UnderWay { id, since: now, wanted: (!is_known).then(|| name.clone()) });
+        }
+        let is_pending = entry.is_under_way(now);
+        let found = match entry.keys.get(&name) {
+            Some(key) => Found::Key(key),
+            None if is_pending => Found::Pending,
+            None => Found::Unknown,
+        };
+        Lookup { found, fetch }
+    }
+
+    /// A fetch has ended. One that is not the source's last is of no interest: its keys may be older.
+    pub fn fetched(&mut self, source: &Source, id: FetchId, fetch: Fetch, now: Duration) {
+        let Some(entry) = self.sources.get_mut(source) else { return };
+        let Some(UnderWay { wanted, .. }) = entry.under_way.take_if(|under_way| under_way.id == id) else { return };
+        match fetch {
+            Fetch::Failed => {
+                entry.not_before = now + doubled(FAILURE_PAUSE, entry.failures, MAX_FAILURE_PAUSE);
+                entry.failures = entry.failures.saturating_add(1);
+            }
+            Fetch::Keys(jwks, fresh) => {
+                let named = |key: Key| key.id().cloned().map(|id| ((id, key.algorithm()), key));
+                entry.keys = jwks.keys.into_iter().filter_map(named).collect();
+                entry.fetched = Some((now, fresh.unwrap_or(DEFAULT_FRESH).clamp(MIN_FRESH, MAX_FRESH)));
+                entry.failures = 0;
+                if let Some(wanted) = wanted {
+                    let came = entry.keys.contains_key(&wanted);
+                    entry.fruitless = if came { 0 } else { entry.fruitless.saturating_add(1) };
+                }
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn drop_what_is_too_old(&mut self, now: Duration) {
+        if self.fetched.is_some_and(|(at, _)| now.saturating_sub(at) >= KEPT_FOR) {
+            self.keys.clear();
+            self.fetched = None;
+        }
+    }
+
+    fn is_stale(&self, now: Duration) -> bool {
+        self.fetched.is_none_or(|(at, fresh)| now.saturating_sub(at) >= fresh)
+    }
+
+    /// Whether an id that is not known may have come since.
+    fn may_be_new(&self, now: Duration) -> bool {
+        let pause = doubled(UNKNOWN_PAUSE, self.fruitless, MAX_UNKNOWN_PAUSE);
+        self.fetched.is_none_or(|(at, _)| now.saturating_sub(at) >= pause)
+    }
+
+    fn may_fetch(&self, now: Duration) -> bool {
+        !self.is_under_way(now) && now >= self.not_before
+    }
+
+    fn is_under_way(&self, now: Duration) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| now.saturating_sub(under_way.since) < FETCH_LOST_AFTER)
+    }
+}
+
+fn doubled(pause: Duration, times: u32, most: Duration) -> Duration {
+    pause.saturating_mul(1 << times.min(16)).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn id(text: &str) -> KeyId {
+        KeyId::parse(text).unwrap()
+    }
+
+    fn source(issuer: &str, path: &str) -> Source {
+        let url = format!("https://login.example/{path}");
+        Source { issuer: issuer.to_owned(), url: JwksUrl::parse(&url, ["login.example"]).unwrap() }
+    }
+
+    fn login() -> Source {
+        source("https://login.example", "keys")
+    }
+
+    fn keys(ids: &[&str]) -> Fetch {
+        let keys = ids.iter().map(|kid| Key::ed25519(id(kid), &[7; 32])).collect();
+        Fetch::Keys(Jwks { keys, passed_over: Vec::new() }, None)
+    }
+
+    fn cache() -> JwksCache {
+        let mut cache = JwksCache::default();
+        cache.configure([login()]);
+        cache
+    }
+
+    /// What is known of a key, in a word, and the fetch to be made.
+    fn asked(cache: &mut JwksCache, kid: &str, now: u64) -> (&'static str, Option<FetchId>) {
+        let Lookup { found, fetch } = cache.look_up(&login(), &id(kid), Algorithm::EdDsa, at(now));
+        let word = match found {
+            Found::Key(key) => {
+                assert_eq!(key.id(), Some(&id(kid)));
+                "known"
+            }
+            Found::Pending => "pending",
+            Found::Unknown => "unknown",
+        };
+        (word, fetch)
+    }
+
+    /// A cache that has fetched these at the beginning.
+    fn filled(ids: &[&str]) -> JwksCache {
+        let mut cache = cache();
+        let (_, fetch) = asked(&mut cache, ids[0], 0);
+        cache.fetched(&login(), fetch.unwrap(), keys(ids), at(0));
+        cache
+    }
+
+    #[test]
+    fn the_first_who_asks_fetches_and_the_others_wait() {
+        let mut cache = cache();
+        let (word, fetch) = asked(&mut cache, "a", 0);
+        assert_eq!(
+            (word, asked(&mut cache, "a", 1), asked(&mut cache, "b", 1)),
+            ("pending", ("pending", None), ("pending", None))
+        );
+        cache.fetched(&login(), fetch.unwrap(), keys(&["a"]), at(2));
+        assert_eq!((asked(&mut cache, "a", 2), asked(&mut cache, "b", 2)), (("known", None), ("unknown", None)));
+    }
+
+    #[test]
+    fn a_key_is_found_by_issuer_url_id_and_algorithm() {
+        let mut cache = filled(&["a"]);
+        let strangers = [source("https://login.example", "other"), source("https://evil.example", "keys")];
+        for stranger in strangers {
+            let Lookup { found, fetch } = cache.look_up(&stranger, &id("a"), Algorithm::EdDsa, at(0));
+            assert!(matches!(found, Found::Unknown) && fetch.is_none(), "nobody has configured it");
+        }
+        for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::Hs256] {
+            let Lookup { found, fetch } = cache.look_up(&login(), &id("a"), algorithm, at(0));
+            assert!(matches!(found, Found::Unknown) && fetch.is_none());
+        }
+    }
+
+    #[test]
+    fn stale_keys_count_while_they_are_fetched_again() {
+        let mut cache = filled(&["a"]);
+        assert_eq!(asked(&mut cache, "a", 299), ("known", None));
+        let (word, fetch) = asked(&mut cache, "a", 300);
+        assert_eq!((word, fetch.is_some(), asked(&mut cache, "a", 301)), ("known", true, ("known", None)));
+        cache.fetched(&login(), fetch.unwrap(), keys(&["b"]), at(302));
+        assert_eq!((asked(&mut cache, "a", 302).0, asked(&mut cache, "b", 302).0), ("unknown", "known"));
+    }
+
+    #[test]
+    fn keys_end_though_their_issuer_cannot_be_reached() {
+        let mut cache = filled(&["a"]);
+        for now in 300..3600 {
+            let (word, fetch) = asked(&mut cache, "a", now);
+            assert_eq!(word, "known", "{now}");
+            if let Some(fetch) = fetch {
+                cache.fetched(&login(), fetch, Fetch::Failed, at(now));
+            }
+        }
+        let word = asked(&mut cache, "a", 3600).0;
+        assert!(["pending", "unknown"].contains(&word) && cache.sources[&login()].keys.is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_not_repeated_at_once() {
+        let mut cache = cache();
+        let mut tries = Vec::new();
+        for now in 0..300 {
+            if let (_, Some(fetch)) = asked(&mut cache, "a", now) {
+                tries.push(now);
+                cache.fetched(&login(), fetch, Fetch::Failed, at(now));
+            }
+        }
+        assert_eq!(tries, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+    }
+
+    #[test]
+    fn a_fetch_that_is_lost_does_not_hold_up_others_and_comes_too_late() {
+        let mut cache = cache();
+        let lost = asked(&mut cache, "a", 0).1.unwrap();
+        assert_eq!(asked(&mut cache, "a", 29), ("pending", None));
+        let second = asked(&mut cache, "a", 30).1.unwrap();
+        cache.fetched(&login(), lost, keys(&["old"]), at(31));
+        assert_eq!(asked(&mut cache, "old", 31), ("pending", None));
+        cache.fetched(&login(), second, keys(&["a"]), at(32));
+        cache.fetched(&login(), second, keys(&["again"]), at(33));
+        assert_eq!((asked(&mut cache, "a", 33).0, asked(&mut cache, "again", 33).0), ("known", "unknown"));
+    }
+
+    #[test]
+    fn a_new_key_is_found_half_a_minute_after_the_last_fetch() {
+        let mut cache = filled(&["a"]);
+        assert_eq!(asked(&mut cache, "new", 29), ("unknown", None));
+        let fetch = asked(&mut cache, "new", 30).1.unwrap();
+        cache.fetched(&login(), fetch, keys(&["a", "new"]), at(31));
+        assert_eq!(asked(&mut cache, "new", 31), ("known", None));
+        assert_eq!(cache.sources[&login()].fruitless, 0);
+    }
+
+    #[test]
+    fn made_up_ids_do_not_make_it_fetch_each_time() {
+        let mut cache = filled(&["a"]);
+        let mut fetches = 0;
+        for now in 1..3600 {
+            for n in 0..3 {
+                if let (_, Some(fetch)) = asked(&mut cache, &format!("made-up-{now}-{n}"), now) {
+                    fetches += 1;
+                    cache.fetched(&login(), fetch, keys(&["a"]), at(now));
+                }
+            }
+        }
+        assert!((12..=16).contains(&fetches), "{fetches} fetches in an hour, 12 of them due anyway");
+        assert!(cache.sources[&login()].keys.len() == 1, "nothing is remembered of them");
+    }
+
+    #[test]
+    fn how_long_keys_are_fresh_is_bounded() {
+        for (said, fresh) in [(Some(0), 60), (Some(59), 60), (Some(100), 100), (Some(86_400), 900), (None, 300)] {
+            let mut cache = cache();
+            let fetch = asked(&mut cache, "a", 0).1.unwrap();
+            let Fetch::Keys(jwks, _) = keys(&["a"]) else { unreachable!("these are keys") };
+            cache.fetched(&login(), fetch, Fetch::Keys(jwks, said.map(at)), at(0));
+            assert_eq!(asked(&mut cache, "a", fresh - 1).1, None, "{said:?}");
+            assert!(asked(&mut cache, "a", fresh).1.is_some(), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn another_configuration_keeps_what_stays_and_forgets_what_goes() {
+        let mut cache = filled(&["a"]);
+        cache.configure([login(), source("x", "y")]);
+        assert_eq!(asked(&mut cache, "a", 1), ("known", None));
+        cache.configure([source("x", "y")]);
+        assert_eq!(asked(&mut cache, "a", 1), ("unknown", None));
+    }
+
+    proptest! {
+        /// Whoever asks for whatever: fetches are few, one at a time, and an old key ends.
+        #[test]
+        fn fetches_are_bounded(steps in prop::collection::vec((0..90_u64, 0..4_u8, any::<bool>(), 0..3_u8), 1..120)) {
+            let mut cache = cache();
+            let (mut now, mut under_way, mut started) = (0, Vec::new(), Vec::new());
+            for (pause, kid, reports, outcome) in steps {
+                now += pause;
+                if let (_, Some(fetch)) = asked(&mut cache, &kid.to_string(), now) {
+                    started.push(now);
+                    under_way.push(fetch);
+                }
+                if reports && let Some(fetch) = under_way.pop() {
+                    let fetch_of = match outcome { 0 => Fetch::Failed, 1 => keys(&["1"]), _ => keys(&["1", "2"]) };
+                    cache.fetched(&login(), fetch, fetch_of, at(now));
+                }
+            }
+            // Of any eleven in a row, the pauses alone take more than half a minute.
+            for window in started.windows(11) {
+                prop_assert!(window[10] - window[0] >= 30, "{:?}", window);
+            }
+        }
+    }
+}

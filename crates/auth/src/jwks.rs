@@ -21,7 +21,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 pub use self::{
-    cache::{DEFAULT_FRESH, Fetch, FetchId, Found, JwksCache, KEPT_FOR, Lookup, MAX_FRESH, MIN_FRESH, Source},
+    cache::{DEFAULT_FRESH, Fetch, FetchId, Found, JwksCache, KEPT_FOR, Lookup, MAX_FRESH, MIN_FRESH, Source, Wanted},
     url::{JwksUrl, MAX_URL, UrlError},
 };
 use crate::key::{Algorithm, Key, KeyId, RSA_BITS};

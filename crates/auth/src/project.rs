@@ -5,6 +5,7 @@ use std::{collections::HashSet, fmt, num::NonZeroUsize};
 use tailwater_protocol::{ProjectId, Visibility};
 
 use crate::{
+    key::Key,
     keys::Keys,
     origin::Origins,
     token::{Grant, Moment, Token, TokenError},
@@ -112,9 +113,32 @@ impl Project {
         Ok(grant)
     }
 
+    /// The same with a key of its issuer's, which was found by what the token's header names. The token must be from that
+    /// issuer, and say which key it means.
+    ///
+    /// # Errors
+    /// [`TokenError`], where it does not count; [`TokenError::Issuer`], too, where the project names no issuer.
+    pub fn verify_with(&self, key: &Key, token: &str, moment: Moment) -> Result<Grant, TokenError> {
+        let token = Token::parse(token)?;
+        let is_named = key.id().is_some_and(|id| token.key_id() == Some(id.as_str()));
+        if !is_named || key.algorithm().is_symmetric() {
+            return Err(TokenError::Unverified);
+        }
+        let grant = self.verify_by([key], &token)?;
+        if self.issuer.is_none() {
+            return Err(TokenError::Issuer);
+        }
+        self.check(&grant, moment)?;
+        Ok(grant)
+    }
+
     /// What is signed by one of its keys, for it: all that does not change while the keys stand.
     pub(crate) fn verify_signature(&self, token: &Token<'_>) -> Result<Grant, TokenError> {
-        let mut meant = self.keys.iter().filter(|key| key.is_meant_by(token.algorithm(), token.key_id()));
+        self.verify_by(self.keys.iter(), token)
+    }
+
+    fn verify_by<'k>(&self, keys: impl IntoIterator<Item = &'k Key>, token: &Token<'_>) -> Result<Grant, TokenError> {
+        let mut meant = keys.into_iter().filter(|key| key.is_meant_by(token.algorithm(), token.key_id()));
         let key = meant.find(|key| key.verifies(token.signed(), token.signature())).ok_or(TokenError::Unverified)?;
         token.claims()?.grant(self, key.print())
     }

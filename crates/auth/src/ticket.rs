@@ -18,8 +18,8 @@
 //! tells nothing of another's. Without one there are no tickets for such a project.
 //!
 //! **Who verifies**: any current secret of the project or of the gateway. Besides, the key that verified the *token* must
-//! still be one of the project's: a key that is removed, because it was stolen, takes all tickets with it that were got
-//! with it, whoever signed them.
+//! still be one of the project's, or of its issuer's: a key that is removed, because it was stolen, takes all tickets with
+//! it that were got with it, whoever signed them.
 
 mod query;
 
@@ -78,6 +78,8 @@ pub struct Purpose<'p> {
     pub stream: &'p str,
     /// The origin of the page that reads.
     pub origin: &'p str,
+    /// What the gateway signs with where the project cannot.
+    pub secrets: &'p TicketSecrets,
 }
 
 /// Whether a request goes on where one before it was cut off: it brings `Last-Event-ID`.
@@ -192,14 +194,8 @@ impl TicketSecrets {
 ///
 /// # Errors
 /// [`IssueError`].
-pub fn issue(
-    purpose: &Purpose<'_>,
-    secrets: &TicketSecrets,
-    grant: &Grant,
-    now: u64,
-    id: TicketId,
-) -> Result<TicketText, IssueError> {
-    let Purpose { project, stream, origin } = *purpose;
+pub fn issue(purpose: &Purpose<'_>, grant: &Grant, now: u64, id: TicketId) -> Result<TicketText, IssueError> {
+    let Purpose { project, stream, origin, secrets } = *purpose;
     match decide(Act::Read(stream), Some(grant), project.writers) {
         Ruling::Allowed => {}
         // Without a right to read, nobody learns whether the stream is there; and what is public needs no ticket.
@@ -221,19 +217,21 @@ pub fn issue(
 }
 
 /// What a ticket lets its bearer do at this moment. `origin` is that of the page that asks, if the request tells (see
-/// [`page_of`]); `is_revoked` is asked with an id, of the ticket or of its token, and with the time of the token's issue.
+/// [`page_of`]); `is_revoked` is asked with an id, of the ticket or of its token, and with the time of the token's issue;
+/// `is_issuers` is asked, of a ticket that is authentic, whether a key that the project does not have itself is one of its
+/// issuer's now.
 ///
 /// # Errors
 /// [`TicketError`], where it does not count.
 pub fn admit(
     ticket: &str,
     purpose: &Purpose<'_>,
-    secrets: &TicketSecrets,
     moment: Moment,
     arrival: Arrival,
     is_revoked: impl Fn(&str, Option<u64>) -> bool,
+    is_issuers: impl FnOnce(KeyPrint) -> bool,
 ) -> Result<Admission, TicketError> {
-    let project = purpose.project;
+    let Purpose { project, secrets, .. } = *purpose;
     if ticket.len() > MAX_TICKET {
         return Err(TicketError::TooLong);
     }
@@ -251,9 +249,9 @@ pub fn admit(
     carried.check_time(moment, arrival)?;
     let ids = [Some(carried.id.to_string()), carried.token.map(str::to_owned)];
     let named = ids.iter().flatten().any(|id| project.revoked.contains(id) || is_revoked(id, carried.since));
-    let key_gone = project.keys.iter().all(|key| key.print() != carried.key);
-    // A token without an id is revoked with all that are as old; an id of the ticket's is always asked for.
-    if named || key_gone {
+    let has_key = || project.keys.iter().any(|key| key.print() == carried.key) || is_issuers(carried.key);
+    // A token without an id is revoked with all that are as old: the ticket's own id is always asked for.
+    if named || !has_key() {
         return Err(TicketError::Revoked);
     }
     let grant = Grant {

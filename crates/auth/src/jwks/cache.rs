@@ -15,7 +15,7 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{
     jwks::{Jwks, JwksUrl},
-    key::{Algorithm, Key, KeyId},
+    key::{Algorithm, Key, KeyId, KeyPrint},
 };
 
 /// The shortest time for which keys are fresh.
@@ -45,6 +45,15 @@ pub struct Source {
     pub issuer: String,
     /// Where its keys are.
     pub url: JwksUrl,
+}
+
+/// Which key of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// The one that a token's header names.
+    Named(KeyId, Algorithm),
+    /// The one that a ticket was got with.
+    Print(KeyPrint),
 }
 
 /// A fetch, to be told apart from others of the same source.
@@ -89,7 +98,7 @@ pub struct JwksCache {
 
 #[derive(Debug, Default)]
 struct Entry {
-    keys: HashMap<(KeyId, Algorithm), Key>,
+    keys: Vec<Key>,
     /// When the last fetch that succeeded was reported, and for how long its keys are fresh.
     fetched: Option<(Duration, Duration)>,
     under_way: Option<UnderWay>,
@@ -105,7 +114,7 @@ struct UnderWay {
     id: FetchId,
     since: Duration,
     /// The unknown key that it is for, if it is for one.
-    wanted: Option<(KeyId, Algorithm)>,
+    wanted: Option<Wanted>,
 }
 
 impl JwksCache {
@@ -121,21 +130,20 @@ impl JwksCache {
             .collect();
     }
 
-    /// The key that a token's header names.
-    pub fn look_up(&mut self, source: &Source, id: &KeyId, algorithm: Algorithm, now: Duration) -> Lookup<'_> {
+    /// A key, as far as it is known.
+    pub fn look_up(&mut self, source: &Source, wanted: &Wanted, now: Duration) -> Lookup<'_> {
         let Some(entry) = self.sources.get_mut(source) else { return Lookup { found: Found::Unknown, fetch: None } };
         entry.drop_what_is_too_old(now);
-        let name = (id.clone(), algorithm);
-        let is_known = entry.keys.contains_key(&name);
+        let is_known = entry.has(wanted);
         let fetch = (entry.may_fetch(now) && (entry.is_stale(now) || !is_known && entry.may_be_new(now))).then(|| {
             self.fetches += 1;
             FetchId(self.fetches)
         });
         if let Some(id) = fetch {
-            entry.under_way = Some(UnderWay { id, since: now, wanted: (!is_known).then(|| name.clone()) });
+            entry.under_way = Some(UnderWay { id, since: now, wanted: (!is_known).then(|| wanted.clone()) });
         }
         let is_pending = entry.is_under_way(now);
-        let found = match entry.keys.get(&name) {
+        let found = match entry.keys.iter().find(|key| wanted.is(key)) {
             Some(key) => Found::Key(key),
             None if is_pending => Found::Pending,
             None => Found::Unknown,
@@ -153,12 +161,11 @@ impl JwksCache {
                 entry.failures = entry.failures.saturating_add(1);
             }
             Fetch::Keys(jwks, fresh) => {
-                let named = |key: Key| key.id().cloned().map(|id| ((id, key.algorithm()), key));
-                entry.keys = jwks.keys.into_iter().filter_map(named).collect();
+                entry.keys = jwks.keys;
                 entry.fetched = Some((now, fresh.unwrap_or(DEFAULT_FRESH).clamp(MIN_FRESH, MAX_FRESH)));
                 entry.failures = 0;
                 if let Some(wanted) = wanted {
-                    let came = entry.keys.contains_key(&wanted);
+                    let came = entry.has(&wanted);
                     entry.fruitless = if came { 0 } else { entry.fruitless.saturating_add(1) };
                 }
             }
@@ -166,7 +173,20 @@ impl JwksCache {
     }
 }
 
+impl Wanted {
+    fn is(&self, key: &Key) -> bool {
+        match self {
+            Self::Named(id, algorithm) => key.id() == Some(id) && key.algorithm() == *algorithm,
+            Self::Print(print) => key.print() == *print,
+        }
+    }
+}
+
 impl Entry {
+    fn has(&self, wanted: &Wanted) -> bool {
+        self.keys.iter().any(|key| wanted.is(key))
+    }
+
     fn drop_what_is_too_old(&mut self, now: Duration) {
         if self.fetched.is_some_and(|(at, _)| now.saturating_sub(at) >= KEPT_FOR) {
             self.keys.clear();
@@ -211,6 +231,10 @@ mod tests {
         KeyId::parse(text).unwrap()
     }
 
+    fn named(kid: &str) -> Wanted {
+        Wanted::Named(id(kid), Algorithm::EdDsa)
+    }
+
     fn source(issuer: &str, path: &str) -> Source {
         let url = format!("https://login.example/{path}");
         Source { issuer: issuer.to_owned(), url: JwksUrl::parse(&url, ["login.example"]).unwrap() }
@@ -233,7 +257,7 @@ mod tests {
 
     /// What is known of a key, in a word, and the fetch to be made.
     fn asked(cache: &mut JwksCache, kid: &str, now: u64) -> (&'static str, Option<FetchId>) {
-        let Lookup { found, fetch } = cache.look_up(&login(), &id(kid), Algorithm::EdDsa, at(now));
+        let Lookup { found, fetch } = cache.look_up(&login(), &named(kid), at(now));
         let word = match found {
             Found::Key(key) => {
                 assert_eq!(key.id(), Some(&id(kid)));
@@ -270,13 +294,26 @@ mod tests {
         let mut cache = filled(&["a"]);
         let strangers = [source("https://login.example", "other"), source("https://evil.example", "keys")];
         for stranger in strangers {
-            let Lookup { found, fetch } = cache.look_up(&stranger, &id("a"), Algorithm::EdDsa, at(0));
+            let Lookup { found, fetch } = cache.look_up(&stranger, &named("a"), at(0));
             assert!(matches!(found, Found::Unknown) && fetch.is_none(), "nobody has configured it");
         }
         for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::Hs256] {
-            let Lookup { found, fetch } = cache.look_up(&login(), &id("a"), algorithm, at(0));
+            let Lookup { found, fetch } = cache.look_up(&login(), &Wanted::Named(id("a"), algorithm), at(0));
             assert!(matches!(found, Found::Unknown) && fetch.is_none());
         }
+    }
+
+    #[test]
+    fn the_key_of_a_ticket_is_found_by_its_print_and_fetched_if_it_may_be_new() {
+        let mut cache = filled(&["a"]);
+        let print = Key::ed25519(id("whatever"), &[7; 32]).print();
+        let other = Wanted::Print(Key::ed25519(id("a"), &[8; 32]).print());
+        let known = cache.look_up(&login(), &Wanted::Print(print), at(1));
+        assert!(matches!(known.found, Found::Key(key) if key.id() == Some(&id("a"))) && known.fetch.is_none());
+        let early = cache.look_up(&login(), &other, at(29));
+        assert!(matches!(early.found, Found::Unknown) && early.fetch.is_none());
+        let later = cache.look_up(&login(), &other, at(30));
+        assert!(matches!(later.found, Found::Pending) && later.fetch.is_some());
     }
 
     #[test]

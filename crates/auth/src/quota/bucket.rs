@@ -182,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_goes_back_brings_nothing(times in prop::collection::vec(0..10_000_u64, 1..30)) {
+        fn a_clock_that_goes_back_brings_nothing(times in prop::collection::vec(0..1000_u64, 1..200)) {
             let mut bucket = Bucket::full(policy(5, 1), ms(0));
             let latest = *times.iter().max().unwrap();
             let mut had = 0;

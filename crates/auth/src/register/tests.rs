@@ -129,6 +129,9 @@ fn projects_without_room_are_covered_by_what_covers_all() {
     for project in ["p0", "innocent"] {
         assert!(revoked(&register, project, "x", 999) && !revoked(&register, project, "x", 1000), "{project}");
     }
+    // Its first own revocation does not undo what counted for it before.
+    register.apply(register.next(), NOW, &revoke("innocent", "one", None).encode()).unwrap();
+    assert!(revoked(&register, "innocent", "x", 999) && revoked(&register, "innocent", "one", 1000));
     assert!(revoked(&register, "p7", "x", 1006) && !revoked(&register, "p7", "x", 1007));
 }
 

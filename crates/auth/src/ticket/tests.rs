@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -15,6 +17,7 @@ const GATEWAY: &[u8] = b"the gateway's own secret, for tickets alone";
 const ORIGIN: &str = "https://app.example";
 const ID: TicketId = TicketId([7; 9]);
 const NONE: fn(&str, Option<u64>) -> bool = |_, _| false;
+const NO_KEY: fn(KeyPrint) -> bool = |_| false;
 
 fn key(id: &str, secret: &[u8]) -> Key {
     Key::secret(Some(crate::key::KeyId::parse(id).unwrap()), secret).unwrap()
@@ -46,16 +49,15 @@ fn grant(project: &Project) -> Grant {
     }
 }
 
-fn room(project: &Project) -> Purpose<'_> {
-    Purpose { project, stream: "room/1", origin: ORIGIN }
-}
+static SECRETS: LazyLock<TicketSecrets> = LazyLock::new(|| TicketSecrets::new([GATEWAY]).unwrap());
+static NO_SECRETS: LazyLock<TicketSecrets> = LazyLock::new(TicketSecrets::default);
 
-fn secrets() -> TicketSecrets {
-    TicketSecrets::new([GATEWAY]).unwrap()
+fn room(project: &Project) -> Purpose<'_> {
+    Purpose { project, stream: "room/1", origin: ORIGIN, secrets: &SECRETS }
 }
 
 fn issued(project: &Project, grant: &Grant) -> String {
-    issue(&room(project), &secrets(), grant, NOW, ID).unwrap().reveal().to_owned()
+    issue(&room(project), grant, NOW, ID).unwrap().reveal().to_owned()
 }
 
 fn at(now: u64) -> Moment {
@@ -64,7 +66,7 @@ fn at(now: u64) -> Moment {
 
 /// What becomes of a ticket that is used at once.
 fn used(ticket: &str, purpose: &Purpose<'_>) -> Result<Admission, TicketError> {
-    admit(ticket, purpose, &secrets(), at(NOW), Arrival::First, NONE)
+    admit(ticket, purpose, at(NOW), Arrival::First, NONE, NO_KEY)
 }
 
 #[test]
@@ -88,14 +90,14 @@ fn a_ticket_lives_no_longer_than_its_token_and_an_hour_at_most() {
     let table = [(NOW + 1, NOW + 1), (NOW + 3600, NOW + 3600), (NOW + 3601, NOW + 3600), (u64::MAX, NOW + 3600)];
     for (token, end) in table {
         let ticket = issued(&chat, &Grant { expires_at: token, ..grant(&chat) });
-        let resumed = |now| admit(&ticket, &room(&chat), &secrets(), at(now), Arrival::Resumed, NONE);
+        let resumed = |now| admit(&ticket, &room(&chat), at(now), Arrival::Resumed, NONE, NO_KEY);
         assert_eq!(resumed(end - 1).map(|admission| admission.grant.expires_at), Ok(end));
         assert_eq!(resumed(end), Err(TicketError::Expired));
         let skewed = Moment { now: NOW + 3600, skew: 300 };
-        let late = admit(&ticket, &room(&chat), &secrets(), skewed, Arrival::Resumed, NONE);
+        let late = admit(&ticket, &room(&chat), skewed, Arrival::Resumed, NONE, NO_KEY);
         assert_eq!(late, Err(TicketError::Expired), "no skew lengthens the hour");
     }
-    let expired = issue(&room(&chat), &secrets(), &Grant { expires_at: NOW, ..grant(&chat) }, NOW, ID);
+    let expired = issue(&room(&chat), &Grant { expires_at: NOW, ..grant(&chat) }, NOW, ID);
     assert_eq!(expired, Err(IssueError::Expired));
 }
 
@@ -113,7 +115,7 @@ fn a_ticket_is_used_within_a_minute_or_goes_on() {
         (NOW - 1, 30, Arrival::First, None),
     ];
     for (now, skew, arrival, fault) in table {
-        let answer = admit(&ticket, &room(&chat), &secrets(), Moment { now, skew }, arrival, NONE);
+        let answer = admit(&ticket, &room(&chat), Moment { now, skew }, arrival, NONE, NO_KEY);
         assert_eq!(answer.err(), fault, "{now} {skew} {arrival:?}");
     }
 }
@@ -231,7 +233,7 @@ fn a_ticket_outlives_a_rotation_but_not_the_key_of_its_token() {
     let rotated = project("chat", vec![key("b", OTHER)]);
     assert_eq!(used(&ticket, &room(&rotated)), Err(TicketError::Unverified));
     // Got with a token of the old key while the new one signed already: the old key's end is its end, too.
-    let ticket = issue(&room(&rotating), &secrets(), &grant(&old), NOW, ID).unwrap();
+    let ticket = issue(&room(&rotating), &grant(&old), NOW, ID).unwrap();
     assert!(used(ticket.reveal(), &room(&rotating)).is_ok());
     assert_eq!(used(ticket.reveal(), &room(&rotated)), Err(TicketError::Revoked));
 }
@@ -242,10 +244,13 @@ fn a_project_of_public_keys_has_tickets_by_the_gateways_secret() {
     let chat = project("chat", vec![own.clone()]);
     let ticket = issued(&chat, &grant(&chat));
     assert!(used(&ticket, &room(&chat)).is_ok());
-    assert_eq!(issue(&room(&chat), &TicketSecrets::default(), &grant(&chat), NOW, ID), Err(IssueError::NoSecret));
+    assert_eq!(
+        issue(&Purpose { secrets: &NO_SECRETS, ..room(&chat) }, &grant(&chat), NOW, ID),
+        Err(IssueError::NoSecret)
+    );
     let under = |secrets: &[&[u8]], project: &Project| {
         let secrets = TicketSecrets::new(secrets.iter().copied()).unwrap();
-        admit(&ticket, &room(project), &secrets, at(NOW), Arrival::First, NONE).err()
+        admit(&ticket, &Purpose { secrets: &secrets, ..room(project) }, at(NOW), Arrival::First, NONE, NO_KEY).err()
     };
     assert_eq!(under(&[OTHER, GATEWAY], &chat), None, "the gateway's secret is rotated, too");
     assert_eq!(under(&[OTHER], &chat), Some(TicketError::Unverified));
@@ -257,11 +262,47 @@ fn a_project_of_public_keys_has_tickets_by_the_gateways_secret() {
 }
 
 #[test]
+fn a_ticket_got_with_an_issuers_key_counts_as_long_as_the_issuer_has_it() {
+    let (chat, issuers) = (chat(), public());
+    let ticket = issued(&chat, &Grant { key: issuers.print(), ..grant(&chat) });
+    let under = |ticket: &str, has: &dyn Fn(KeyPrint) -> bool| {
+        admit(ticket, &room(&chat), at(NOW), Arrival::First, NONE, has).err()
+    };
+    assert_eq!(under(&ticket, &|key| key == issuers.print()), None);
+    assert_eq!(under(&ticket, &NO_KEY), Some(TicketError::Revoked));
+    let forged = format!("{}{}", &ticket[..ticket.len() - SIGNATURE], "A".repeat(SIGNATURE));
+    let nobody = |_| panic!("a forged ticket makes nobody look for keys");
+    assert_eq!(under(&forged, &nobody), Some(TicketError::Unverified));
+}
+
+#[test]
+fn a_ticket_of_this_version_stays_what_it_is() {
+    let chat = chat();
+    let carried = b"\x01\x07\x07\x07\x07\x07\x07\x07\x07\x07";
+    let signed = room(&chat).signed(carried);
+    let head = b"tailwater ticket, version 1\0\x04chat\x06room/1\x13https://app.example";
+    assert_eq!(signed, [&head[..], carried].concat());
+    let ticket = issued(&chat, &grant(&chat));
+    let print = b64_of(&chat.keys.first().print().0);
+    assert_eq!(
+        (ticket.as_str(), print.as_str()),
+        (
+            "AQcHBwcHBwcHB33sDJy9WZtngKSn2gbYqKfaBgHEo6faBgEDb25lsWz6XrBjfe_xbTdzn0GBa2S6nKykRxZA6yFfRqPVIJI",
+            "fewMnL1Zm2c"
+        )
+    );
+}
+
+fn b64_of(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[test]
 fn whoever_revokes_the_ticket_or_its_token_or_all_that_are_old_ends_it() {
     let mut chat = chat();
     let ticket = issued(&chat, &grant(&chat));
     let under = |project: &Project, revoked: &dyn Fn(&str, Option<u64>) -> bool| {
-        admit(&ticket, &room(project), &secrets(), at(NOW), Arrival::Resumed, revoked).err()
+        admit(&ticket, &room(project), at(NOW), Arrival::Resumed, revoked, NO_KEY).err()
     };
     assert_eq!(under(&chat, &|id, _| id == ID.to_string()), Some(TicketError::Revoked));
     assert_eq!(under(&chat, &|id, _| id == "one"), Some(TicketError::Revoked));
@@ -272,7 +313,7 @@ fn whoever_revokes_the_ticket_or_its_token_or_all_that_are_old_ends_it() {
     let nameless = Grant { id: None, issued_at: None, ..grant(&chat) };
     let ticket = issued(&chat, &nameless);
     let old = |_: &str, issued: Option<u64>| issued.is_none();
-    let answer = admit(&ticket, &room(&chat), &secrets(), at(NOW), Arrival::First, old);
+    let answer = admit(&ticket, &room(&chat), at(NOW), Arrival::First, old, NO_KEY);
     assert_eq!(answer, Err(TicketError::Revoked), "a token that says nothing of its age is as old as can be");
 }
 
@@ -281,7 +322,7 @@ fn a_ticket_is_issued_to_who_may_read_and_for_what_a_browser_calls_an_origin() {
     let chat = chat();
     let asked = |grant: &Grant, stream, origin| {
         let purpose = Purpose { stream, origin, ..room(&chat) };
-        issue(&purpose, &secrets(), grant, NOW, ID).err()
+        issue(&purpose, grant, NOW, ID).err()
     };
     let scoped = |scopes: &str| Grant { scopes: Scopes::among(scopes.split(' ')), ..grant(&chat) };
     assert_eq!(asked(&scoped("read"), "room/1", ORIGIN), None);
@@ -314,9 +355,9 @@ fn a_page_is_of_the_origin_that_it_cannot_choose() {
 fn secrets_are_long_few_and_not_shown() {
     assert_eq!(TicketSecrets::new([&b"short"[..]]).unwrap_err(), KeyError::SecretLength { length: 5 });
     assert_eq!(TicketSecrets::new([GATEWAY; MAX_TICKET_SECRETS + 1]).unwrap_err(), KeyError::Kind);
-    assert_eq!(format!("{:?}", secrets()), "TicketSecrets(1 of them)");
+    assert_eq!(format!("{:?}", *SECRETS), "TicketSecrets(1 of them)");
     let chat = chat();
-    let ticket = issue(&room(&chat), &secrets(), &grant(&chat), NOW, ID).unwrap();
+    let ticket = issue(&room(&chat), &grant(&chat), NOW, ID).unwrap();
     assert_eq!(format!("{ticket:?}"), "TicketText(…)");
     assert_eq!(ID.to_string(), "ticket-BwcHBwcHBwcH");
 }

@@ -1,12 +1,14 @@
 //! Tokens that count.
 
-use serde_json::json;
-use tailwater_auth::{Act, Algorithm, KeyId, NewToken, Scopes, SigningKey, inspect, mint};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use rcgen::PublicKeyData as _;
+use serde_json::{Value, json};
+use tailwater_auth::{Act, Algorithm, Jwks, KeyId, NewToken, Scopes, SigningKey, TokenError, inspect, mint};
 use tailwater_protocol::ProjectId;
 
 use crate::forge::{
-    AUDIENCE, ISSUER, KEYS, NOW, PROJECTS, SKEW, asked, asked_at, by_pair, claims, claims_with, granted, hs_header,
-    hs256, moment,
+    AUDIENCE, ISSUER, KEYS, NOW, PROJECTS, SKEW, STOLEN, asked, asked_at, by_pair, claims, claims_with, granted,
+    hs_header, hs256, moment,
 };
 
 const ALLOWED: (u16, &str) = (200, "allowed");
@@ -42,6 +44,41 @@ fn a_token_of_each_algorithm_counts() {
             }
         }
     }
+}
+
+#[test]
+fn a_token_by_a_key_of_the_issuer_counts_where_the_project_names_that_issuer() {
+    let point = KEYS.strange_p256.subject_public_key_info();
+    let point = &point[point.len() - 64..];
+    let (x, y) = (URL_SAFE_NO_PAD.encode(&point[..32]), URL_SAFE_NO_PAD.encode(&point[32..]));
+    let jwk = json!({"kty": "EC", "crv": "P-256", "kid": "new", "x": x, "y": y});
+    let jwks = Jwks::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+    let verified = |project: &str, header: &Value, changes: &Value| {
+        let project = PROJECTS.get(&ProjectId::parse(project).unwrap()).unwrap();
+        let token = by_pair(&KEYS.strange_p256, header, &claims_with(changes));
+        project.verify_with(&jwks.keys[0], &token, moment(NOW)).map(|grant| grant.key)
+    };
+    let named = json!({"alg": "ES256", "kid": "new"});
+    let (twin, none) = (json!({"sub": "twin"}), json!({}));
+    let table = [
+        ("chat", &named, &none, Ok(jwks.keys[0].print())),
+        ("chat", &json!({"alg": "ES256"}), &none, Err(TokenError::Unverified)),
+        ("chat", &json!({"alg": "ES256", "kid": "es"}), &none, Err(TokenError::Unverified)),
+        ("chat", &json!({"alg": "HS256", "kid": "new"}), &none, Err(TokenError::Unverified)),
+        ("chat", &named, &json!({"iss": "https://evil.example"}), Err(TokenError::Issuer)),
+        ("chat", &named, &json!({"iss": null}), Err(TokenError::Issuer)),
+        ("chat", &named, &json!({"exp": NOW - SKEW}), Err(TokenError::Expired)),
+        ("chat", &named, &json!({"jti": STOLEN}), Err(TokenError::Revoked)),
+        ("chat", &named, &twin, Err(TokenError::Project)),
+        ("twin", &named, &twin, Err(TokenError::Issuer)),
+    ];
+    for (project, header, changes, expected) in table {
+        assert_eq!(verified(project, header, changes), expected, "{project} {header} {changes}");
+    }
+    let secret = tailwater_auth::Key::secret(Some(KeyId::parse("new").unwrap()), &[7; 32]).unwrap();
+    let chat = PROJECTS.get(&ProjectId::parse("chat").unwrap()).unwrap();
+    let token = by_pair(&KEYS.strange_p256, &named, &claims());
+    assert_eq!(chat.verify_with(&secret, &token, moment(NOW)), Err(TokenError::Unverified), "no issuer shows a secret");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`project`], [`projects`] | a project; all of them, and what their tokens allow |
-//! | [`document`], [`rekey`] | projects as TOML; other keys in such a text |
+//! | [`document`], [`rekey`](mod@rekey) | projects as TOML; other keys in such a text |
 //! | [`key`], [`keys`] | what verifies tokens; in which order |
 //! | `der` | keys out of PEM files |
 //! | [`token`] | JWTs: form, header, claims, and why one does not count |
@@ -15,7 +15,7 @@
 //! | [`operator`] | who runs the gateway, and may administer all projects |
 //! | [`origin`] | which pages of other origins may see answers |
 //! | `cache` | tokens that were verified before |
-//! | [`mint`], [`inspect`](mod@inspect) | making tokens, and looking into them |
+//! | [`mint`](mod@mint), [`inspect`](mod@inspect) | making tokens, and looking into them |
 //!
 //! # Invariants
 //!

@@ -320,6 +320,8 @@ impl Actor {
             for message in self.todo.drain(..).map(|request| request.message).chain(self.present.drain()) {
                 message.end(Some(&OpError::Unreadable { seq }));
             }
+            // What was in flight when the record was met, and was refused, is not decided again.
+            self.writes.fail_all(&Some(OpError::Unreadable { seq }));
         }
         if self.phase != Phase::Serving {
             return;

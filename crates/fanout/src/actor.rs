@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `ingest` | folds records, from the session, from acks and from gap reads alike, each once, by sequence number |
 //! | `present` | makes sure that an answer speaks of the present: tail checks, gaps, lifetimes |
-//! | `writes` | group commit: one batch in flight, everything else waits and is decided on what it brings |
+//! | `writes` | group commit: a few plain batches in flight, or one of anything else; what waits is decided on what they bring |
 //! | `live` | readers, and the session that feeds them |
 
 mod ingest;
@@ -331,6 +331,7 @@ impl Actor {
             while let Some(request) = self.todo.pop_front() {
                 self.handle(request);
             }
+            self.take_ahead();
             self.chase();
             self.pump_writes();
             if self.todo.is_empty() || self.phase != Phase::Serving {

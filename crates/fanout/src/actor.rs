@@ -19,7 +19,7 @@ mod writes;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tailwater_log::{Activated, NativeDefaults, Place, Reference, StreamName, StreamState};
+use tailwater_log::{Activated, NativeDefaults, Place, Reference, StreamName, StreamState, wants_trim};
 use tailwater_protocol::ReadOffset;
 use tailwater_upstream::{StreamKey, Upstream};
 use tokio::{
@@ -131,7 +131,7 @@ pub(crate) enum Chore {
         /// The reference that it holds.
         reference: Reference,
     },
-    /// A soft-deleted source has to be looked after.
+    /// A soft-deleted source, or data that could not be trimmed, has to be looked after.
     List(Listing),
 }
 
@@ -425,6 +425,10 @@ impl Actor {
 
     fn look(&mut self, at: LookAt, reply: Reply<Look>) {
         let view = self.view();
+        if wants_trim(&self.state) {
+            // Whoever ended it, here or elsewhere, may not have come to this.
+            self.queue_trim();
+        }
         let batches = match at {
             LookAt::Head => None,
             LookAt::Read(from) => place_of(&view, from).ok().and_then(|place| self.since(place)),

@@ -101,5 +101,7 @@ pub(crate) const TURN: Duration = Duration::from_millis(100);
 pub(crate) const MAX_TRIES: u32 = 50;
 /// How long to wait, before jitter, until a mark for a lifetime is tried again that the store would not take.
 pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait, before jitter, until what a stream's end leaves to be done is tried again, while the store is away.
+pub(crate) const CHORE_AGAIN: Duration = Duration::from_secs(5);
 /// How often a stream with live readers looks at its lifetime.
 pub(crate) const TICK: Duration = Duration::from_millis(500);

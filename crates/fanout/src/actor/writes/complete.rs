@@ -86,9 +86,19 @@ impl Actor {
 
     fn fail_writes(&mut self, writes: impl Iterator<Item = Write>, error: &OpError) {
         for write in writes {
+            if matches!(write.kind, WriteKind::Mark(Mark::Trim)) {
+                self.leave_the_trim();
+            }
             write.fail(error);
         }
         self.resume_put_off();
+    }
+
+    /// What could not be trimmed is left to the sweep: nobody may ever ask for this stream again.
+    fn leave_the_trim(&self) {
+        let Some(life) = self.state.incarnation() else { return };
+        let (incarnation, at_ms) = (life.open.incarnation, self.state.clock_ms());
+        self.leave(Chore::List(Listing { key: self.seed.key.clone(), incarnation, at_ms }));
     }
 
     fn on_landed(&mut self, writes: Vec<(Write, Planned)>, records: Vec<NewRecord>, ack: AppendAck) {

@@ -1,14 +1,17 @@
 //! Forks (protocol section 4.2): they point to what they inherit, and keep it alive.
 
+use std::time::Duration;
+
 use futures_util::future::join;
 use tailwater_fanout::{Create, Event, ForkError, ForkFrom, ForkPoint, NewVisibility, OpError, Post, SourceAccess};
 use tailwater_log::{ConfigField, Kind, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
-    fault::{AppendFault, Pause},
+    fault::{AppendFault, Outage, Pause},
 };
 use tailwater_upstream::StreamKey;
+use tokio::time::sleep;
 
 use crate::harness::*;
 
@@ -420,7 +423,31 @@ async fn an_orphaned_reference_is_found_by_the_sweep() {
     assert_eq!(references(&store, &s), 1);
     pod.delete(&s).await.unwrap();
     assert!(matches!(pod.head(&s).await, Err(OpError::Refused(Refusal::SoftDeleted))));
-    tokio::time::sleep(std::time::Duration::from_secs(3600 * 3)).await;
+    sleep(Duration::from_secs(3600 * 3)).await;
     assert!(matches!(pod.head(&s).await, Err(OpError::Refused(Refusal::NotFound))));
     assert!(store.records(&s).len() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_end_of_a_fork_leaves_to_be_done_waits_for_the_store() {
+    let store = store();
+    let (pod, source, forked) = (Pod::new(&store), key("source"), key("fork"));
+    pod.create(&source, holding(&["a"])).await.unwrap();
+    pod.create(&forked, fork(&source)).await.unwrap();
+    pod.delete(&source).await.unwrap();
+    rest().await;
+    let gate = Gate::new();
+    store.faults_of(&forked).next_append(AppendFault::PauseAfter(Pause::At(gate.clone())));
+    let goes_away = async {
+        gate.arrived().await;
+        store.set_outage(Outage::Refusing);
+        gate.open();
+    };
+    let (deleted, ()) = in_time(join(pod.delete(&forked), goes_away)).await;
+    deleted.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert!(store.records(&source).len() > 1, "the store was to be away");
+    store.set_outage(Outage::Over);
+    sleep(Duration::from_secs(60)).await;
+    assert!(store.records(&source).len() <= 1, "{:?}", store.records(&source));
 }

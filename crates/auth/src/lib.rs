@@ -9,6 +9,7 @@
 //! | [`document`], [`rekey`](mod@rekey) | projects as TOML; other keys in such a text |
 //! | [`key`], [`keys`] | what verifies tokens; in which order |
 //! | `der` | keys out of PEM files |
+//! | [`json`] | objects of JSON in their one spelling |
 //! | [`token`] | JWTs: form, header, claims, and why one does not count |
 //! | [`scope`], [`pattern`] | what a token is for: deeds, and streams |
 //! | [`access`] | the decision |
@@ -36,6 +37,7 @@ mod cache;
 mod der;
 pub mod document;
 pub mod inspect;
+pub mod json;
 pub mod key;
 pub mod keys;
 pub mod mint;

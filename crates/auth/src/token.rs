@@ -16,7 +16,7 @@ use tailwater_protocol::ProjectId;
 
 pub use self::header::HeaderFault;
 use self::{claims::Claims, header::Header};
-use crate::{key::Algorithm, pattern::PatternError, pattern::Streams, scope::Scopes};
+use crate::{json, key::Algorithm, pattern::PatternError, pattern::Streams, scope::Scopes};
 
 /// The longest token, in bytes. What holds a request's head holds two of them.
 pub const MAX_TOKEN: usize = 8 * 1024;
@@ -178,10 +178,10 @@ impl TokenError {
     }
 }
 
-/// JSON in base64url, without padding and in its one spelling.
+/// An object of JSON in base64url, without padding and in its one spelling.
 fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    json::object(&bytes).ok()
 }
 
 #[cfg(test)]

@@ -25,7 +25,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tailwater_auth::{
     Act, Grant, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Refusal, Ruling, Scope,
-    Scopes, TokenError, Writers, decide, inspect as look_into, mint, token::Token,
+    Scopes, TokenError, Writers, decide, inspect as look_into,
+    json::{given, object},
+    mint,
+    token::Token,
 };
 use tailwater_protocol::ProjectId;
 
@@ -70,14 +73,17 @@ struct Asked<'a> {
     administrator: Administrator,
 }
 
-/// What a new token is to say.
+/// What a new token is to say. A member that is `null` is malformed, not missing: a restriction must not vanish so.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Wanted {
     scope: Vec<String>,
+    #[serde(default, deserialize_with = "given")]
     streams: Option<Vec<String>>,
     /// Seconds.
+    #[serde(default, deserialize_with = "given")]
     expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
     id: Option<String>,
 }
 
@@ -236,7 +242,7 @@ fn minted(
 ) -> Result<Response, Problem> {
     // Of what it says, only where it is wrong: what stands there could be a token.
     let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
+    let wanted: Wanted = object(body).map_err(|error| {
         Problem::invalid_token_request(&format!(
             "not an object of `scope` and perhaps `streams`, `expiresIn` and `id`: {}",
             place(error)

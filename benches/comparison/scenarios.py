@@ -200,8 +200,10 @@ SCENARIOS = (
         "hostile",
         "Hostile readers",
         "2,000 readers at ten messages a second, of a stream with 64 MiB of history on disk; then the same with 20 more that never "
-        "read, and 20 that read the history. Growth is from all connected to the peak. Tailwater has a memory budget of 128 MiB.",
-        (OURS,),
+        "read, and 20 that read the history, 1.3 GB in all, through the one core of a client that compares every byte. What the "
+        "floor shows with them is what that client and its core allow. Growth is from all connected to the peak. Tailwater has a "
+        "memory budget of 128 MiB; the floor has no limits, and sends nobody away.",
+        (FLOOR, OURS),
         HOSTILE,
         (Step("calm.toml", "calm"), Step("hostile.toml", "hostile")),
         store="directory",

@@ -23,8 +23,9 @@
 //!
 //! A lone writer always asks at the start of the store's flush tick, and what anybody takes until its end does not show
 //! in its rate; the bench `share` is about that. Where several writers wait for one stream, the gateway appends what waits
-//! together, one batch at a time (`docs/adr/0001-one-batch-in-flight.md`): a writer that comes while one is in flight
-//! waits for a second tick, and the store has fewer appends to take.
+//! together, a few batches at a time (`docs/adr/0014-a-few-plain-batches-in-flight.md`); where something is counted, one.
+//! A writer with a producer that comes while a batch is in flight waits for a second tick, and the store has fewer appends
+//! to take.
 //!
 //! Rates and times are those of acks between the end of a warm-up and the last append; figures are medians of rounds.
 //! Sizes are set by the environment: `APPENDS_STREAMS` and `APPENDS_WRITERS` (lists with commas), `APPENDS_SECONDS`,

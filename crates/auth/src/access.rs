@@ -5,7 +5,7 @@
 //! | read a private stream, or none | 401 | yes | where the project says so, else 403 | 403 |
 //! | read a public stream | yes | yes | yes | yes |
 //! | create, append, close, delete | 401 | 403 | yes | 403 |
-//! | fork | 401 | 403 | with a right to read the source | 403 |
+//! | fork a stream of the same project | 401 | 403 | with a right to read the source | 403 |
 //! | administer the project | 401 | 403 | 403 | yes |
 //!
 //! A token that is for some streams only reads others as if they were not there (404, unless they are public), writes none

@@ -15,7 +15,7 @@ mod url;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize,
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_json::value::RawValue;
@@ -24,7 +24,10 @@ pub use self::{
     cache::{DEFAULT_FRESH, Fetch, FetchId, Found, JwksCache, KEPT_FOR, Lookup, MAX_FRESH, MIN_FRESH, Source, Wanted},
     url::{JwksUrl, MAX_URL, UrlError},
 };
-use crate::key::{Algorithm, Key, KeyId, RSA_BITS};
+use crate::{
+    json::{self, given},
+    key::{Algorithm, Key, KeyId, RSA_BITS},
+};
 
 /// The longest set, in bytes.
 pub const MAX_JWKS: usize = 64 * 1024;
@@ -103,9 +106,8 @@ enum Fault {
 }
 
 #[derive(Deserialize)]
-struct Set<'j> {
-    #[serde(borrow)]
-    keys: Vec<&'j RawValue>,
+struct Set {
+    keys: Vec<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -158,12 +160,12 @@ impl Jwks {
         if bytes.len() > MAX_JWKS {
             return Err(JwksError::TooLong);
         }
-        let set: Set<'_> = serde_json::from_slice(bytes).map_err(|_| JwksError::Form)?;
+        let set: Set = json::object(bytes).map_err(|_| JwksError::Form)?;
         if set.keys.len() > MAX_JWKS_KEYS {
             return Err(JwksError::TooMany);
         }
         let mut read = Self { keys: Vec::new(), passed_over: Vec::new() };
-        for (index, text) in set.keys.into_iter().enumerate() {
+        for (index, text) in set.keys.iter().enumerate() {
             let number = index + 1;
             let Kind { kty } = member_of(text).ok_or(JwksError::Form)?;
             match kty.as_str() {
@@ -248,7 +250,7 @@ fn is_same(one: &Key, other: &Key) -> bool {
 }
 
 fn member_of<T: DeserializeOwned>(text: &RawValue) -> Option<T> {
-    serde_json::from_str(text.get()).ok()
+    json::object(text.get().as_bytes()).ok()
 }
 
 /// A number without leading zeros, or bytes.
@@ -262,10 +264,6 @@ fn decoded(member: Option<&String>) -> Result<Vec<u8>, Fault> {
 fn coordinate(member: Option<&String>) -> Result<[u8; COORDINATE], Fault> {
     let bytes = member.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()).ok_or(Fault::Malformed)?;
     bytes.try_into().map_err(|_| Fault::Malformed)
-}
-
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(value).map(Some)
 }
 
 #[cfg(test)]

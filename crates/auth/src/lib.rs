@@ -6,17 +6,18 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`project`], [`projects`] | a project; all of them, and what their tokens allow |
-//! | [`document`], [`rekey`] | projects as TOML; other keys in such a text |
+//! | [`document`], [`rekey`](mod@rekey) | projects as TOML; other keys in such a text |
 //! | [`key`], [`keys`] | what verifies tokens; in which order |
 //! | [`jwks`], [`outbound`] | an issuer's keys, and when they are fetched; which addresses that may lead to |
 //! | `der` | keys out of PEM files |
+//! | [`json`] | objects of JSON in their one spelling |
 //! | [`token`] | JWTs: form, header, claims, and why one does not count |
 //! | [`scope`], [`pattern`] | what a token is for: deeds, and streams |
 //! | [`access`] | the decision |
 //! | [`operator`] | who runs the gateway, and may administer all projects |
 //! | [`origin`] | which pages of other origins may see answers |
 //! | `cache` | tokens that were verified before |
-//! | [`mint`], [`inspect`](mod@inspect) | making tokens, and looking into them |
+//! | [`mint`](mod@mint), [`inspect`](mod@inspect) | making tokens, and looking into them |
 //! | [`register`] | what was revoked, and projects made at run time: the fold of a log |
 //! | [`quota`], [`fair`] | how much projects and principals may ask for; whose turn it is when a pod is nearly full |
 //! | [`ticket`] | what stands in the query of a plain `EventSource` instead of a token |
@@ -42,6 +43,7 @@ mod der;
 pub mod document;
 pub mod fair;
 pub mod inspect;
+pub mod json;
 pub mod jwks;
 pub mod key;
 pub mod keys;

@@ -17,6 +17,7 @@ use tailwater_protocol::ProjectId;
 pub use self::header::HeaderFault;
 use self::{claims::Claims, header::Header};
 use crate::{
+    json,
     key::{Algorithm, KeyPrint},
     pattern::PatternError,
     pattern::Streams,
@@ -187,10 +188,10 @@ impl TokenError {
     }
 }
 
-/// JSON in base64url, without padding and in its one spelling.
+/// An object of JSON in base64url, without padding and in its one spelling.
 fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    json::object(&bytes).ok()
 }
 
 #[cfg(test)]

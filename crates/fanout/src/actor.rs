@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `ingest` | folds records, from the session, from acks and from gap reads alike, each once, by sequence number |
 //! | `present` | makes sure that an answer speaks of the present: tail checks, gaps, lifetimes |
-//! | `writes` | group commit: one batch in flight, everything else waits and is decided on what it brings |
+//! | `writes` | group commit: a few plain batches in flight, or one of anything else; what waits is decided on what they bring |
 //! | `live` | readers, and the session that feeds them |
 
 mod ingest;
@@ -19,7 +19,7 @@ mod writes;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tailwater_log::{Activated, NativeDefaults, Place, Reference, StreamName, StreamState};
+use tailwater_log::{Activated, NativeDefaults, Place, Reference, StreamName, StreamState, wants_trim};
 use tailwater_protocol::ReadOffset;
 use tailwater_upstream::{StreamKey, Upstream};
 use tokio::{
@@ -134,7 +134,7 @@ pub(crate) enum Chore {
         /// The reference that it holds.
         reference: Reference,
     },
-    /// A soft-deleted source has to be looked after.
+    /// A soft-deleted source, or data that could not be trimmed, has to be looked after.
     List(Listing),
 }
 
@@ -323,6 +323,8 @@ impl Actor {
             for message in self.todo.drain(..).map(|request| request.message).chain(self.present.drain()) {
                 message.end(Some(&OpError::Unreadable { seq }));
             }
+            // What was in flight when the record was met, and was refused, is not decided again.
+            self.writes.fail_all(&Some(OpError::Unreadable { seq }));
         }
         if self.phase != Phase::Serving {
             return;
@@ -332,6 +334,7 @@ impl Actor {
             while let Some(request) = self.todo.pop_front() {
                 self.handle(request);
             }
+            self.take_ahead();
             self.chase();
             self.pump_writes();
             if self.todo.is_empty() || self.phase != Phase::Serving {
@@ -428,6 +431,10 @@ impl Actor {
 
     fn look(&mut self, at: LookAt, reply: Reply<Look>) {
         let view = self.view();
+        if wants_trim(&self.state) {
+            // Whoever ended it, here or elsewhere, may not have come to this.
+            self.queue_trim();
+        }
         let batches = match at {
             LookAt::Head => None,
             LookAt::Read(from) => place_of(&view, from).ok().and_then(|place| self.since(place)),

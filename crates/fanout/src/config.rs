@@ -92,6 +92,11 @@ pub(crate) const SESSION_RETRY: Duration = Duration::from_millis(500);
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a present tail may be ahead of the read session before the gap is read instead.
 pub(crate) const SESSION_LAG: Duration = Duration::from_millis(250);
+/// How many plain batches of a stream may be in flight (ADR 14).
+pub(crate) const MAX_FLIGHTS: usize = 4;
+/// How long after one plain batch the next follows at the earliest while that is in flight. Many writers who were answered
+/// at once come again at once: shorter makes many small batches of them, longer makes them miss a store's next flush.
+pub(crate) const GATHER: Duration = Duration::from_millis(2);
 /// How often a position may be lost to others before the token is moved to get a turn.
 pub(crate) const LOST_RACES: u32 = 3;
 /// How long to leave the turn to a pod that has moved the token, before jitter.
@@ -100,5 +105,7 @@ pub(crate) const TURN: Duration = Duration::from_millis(100);
 pub(crate) const MAX_TRIES: u32 = 50;
 /// How long to wait, before jitter, until a mark for a lifetime is tried again that the store would not take.
 pub(crate) const MARK_AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait, before jitter, until what a stream's end leaves to be done is tried again, while the store is away.
+pub(crate) const CHORE_AGAIN: Duration = Duration::from_secs(5);
 /// How often a stream with live readers looks at its lifetime.
 pub(crate) const TICK: Duration = Duration::from_millis(500);

@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::{
     actor::{self, Answer, Arrival, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
     clock::StoreClock,
-    config::{Config, READ_TIMEOUT},
+    config::{CHORE_AGAIN, Config, READ_TIMEOUT},
     feed::RingPool,
     history::{History, HistoryCache, Hole, Window, Windows},
     metrics::{Limit, Metrics},
@@ -411,15 +411,27 @@ impl Gateway {
                 chore = chores.recv() => chore,
             };
             let Some(chore) = chore else { return };
-            let done = match &chore {
-                Chore::Release { source, reference } => {
-                    self.ask(source, |reply| Message::Release { reference: reference.clone(), reply }).await
-                }
-                Chore::List(listing) => self.list(listing).await,
-            };
-            if let Err(error) = done {
+            while let Err(error) = self.do_chore(&chore).await {
                 debug!(?chore, %error, "a chore was not done");
+                // While the store is away, so is all that the other chores would ask it.
+                if !matches!(error, OpError::Unavailable { .. } | OpError::OutcomeUnknown) {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(self.config().chance.jittered(CHORE_AGAIN)) => {}
+                }
             }
+        }
+    }
+
+    async fn do_chore(&self, chore: &Chore) -> Result<(), OpError> {
+        match chore {
+            Chore::Release { source, reference } => {
+                self.ask(source, |reply| Message::Release { reference: reference.clone(), reply }).await
+            }
+            Chore::List(listing) => self.list(listing).await,
         }
     }
 }

@@ -346,9 +346,14 @@ impl Reader {
         let next = if at_end { view.tail_offset() } else { view.offset_at(page.place) };
         let closed = at_end && self.head.closed;
         // The end of the view is not the end of the stream: joining says whether there is more by now. Nothing of this
-        // reader has changed until then, so that being cancelled here costs a page, not a message.
-        let joined =
-            if at_end && !closed { self.gateway.join(&self.key, ReadOffset::At(next)).await.ok() } else { None };
+        // reader has changed until then, so that being cancelled here costs a page, not a message. The place alone does not
+        // say whose life it is: forks that inherit the same have it in common.
+        let joined = if at_end && !closed {
+            let joined = self.gateway.join(&self.key, ReadOffset::At(next)).await.ok();
+            joined.filter(|joined| self.goes_on_in(&joined.view))
+        } else {
+            None
+        };
         self.position = next;
         self.rejoin_at = ReadOffset::At(next);
         match joined {

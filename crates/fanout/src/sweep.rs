@@ -10,6 +10,7 @@
 //! The index decides nothing: a stream's end is decided by its own log. So an entry in the wrong hour costs a look.
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::Duration,
@@ -126,7 +127,8 @@ impl Gateway {
             Ok(Entry { kind: Kind::Ref(listed), .. }) => Some(listed),
             Ok(_) | Err(_) => None,
         };
-        let entries: Vec<Reference> = records.iter().filter_map(entry).collect();
+        // A sweep that was cut short has listed some again, and its successor lists them once more.
+        let entries: BTreeSet<Reference> = records.iter().filter_map(entry).collect();
         // What sweeps leave behind, a lease and the trim itself, is nothing to be swept.
         if entries.is_empty() || self.is_leased(&records) || !self.take_lease(&key, tail.seq).await? {
             return Ok(0);
@@ -137,8 +139,21 @@ impl Gateway {
             return Ok(0);
         }
         let looked_at = entries.len();
-        for listed in entries {
-            self.look_after(&listed).await?;
+        for listed in &entries {
+            match self.look_after(listed).await {
+                Ok(()) => {}
+                // The store is away, or this pod ends: the lease runs out, and the log is swept again.
+                Err(error @ (OpError::Unavailable { .. } | OpError::OutcomeUnknown | OpError::Draining)) => {
+                    return Err(error);
+                }
+                // One that cannot be looked at now does not keep the others from being looked after.
+                Err(error) => {
+                    debug!(stream = %stream_key(&listed.fork), %error, "a stream could not be looked after");
+                    let at_ms = self.about_now_ms() + HOUR_MS;
+                    self.list(&Listing { key: stream_key(&listed.fork), incarnation: listed.incarnation, at_ms })
+                        .await?;
+                }
+            }
         }
         // Behind the lease nothing was read; an entry that came late keeps its log alive for the next sweep.
         let trim = Append { records: vec![NewRecord::trim(tail.seq + 1)], match_seq: None, token: None };

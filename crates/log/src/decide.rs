@@ -28,7 +28,7 @@ pub use create::{
     ConfigField, CreateOutcome, CreateRequest, DeclaredConfig, DeclaredFork, decide_existing, plan_create,
 };
 
-pub use life::{plan_checkpoint, plan_gone, plan_ref, plan_touch, plan_trim, plan_unref};
+pub use life::{plan_checkpoint, plan_gone, plan_ref, plan_touch, plan_trim, plan_unref, wants_trim};
 
 /// Why a request is refused. Nothing of it was, or will be, appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

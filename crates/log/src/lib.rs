@@ -49,7 +49,7 @@ pub use codec::{CodecError, HEADER, MAX_FORK_DEPTH, MAX_PIECES, VERSION};
 pub use decide::{
     AppendRequest, BATCH_RESERVE, BatchBuilder, Condition, ConfigField, Content, CreateOutcome, CreateRequest,
     DeclaredConfig, DeclaredFork, NativeDefaults, Outcome, Plan, Planner, Refusal, decide_existing, plan_checkpoint,
-    plan_create, plan_gone, plan_ref, plan_touch, plan_trim, plan_unref,
+    plan_create, plan_gone, plan_ref, plan_touch, plan_trim, plan_unref, wants_trim,
 };
 pub use mark::{
     BatchId, Checkpoint, Close, Commit, Delivery, Entry, Fork, Gone, GoneReason, Kind, Message, Open, Piece, Reference,

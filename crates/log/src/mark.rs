@@ -158,7 +158,7 @@ pub struct Fork {
 }
 
 /// The name of a stream, as marks spell it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamName {
     /// The project.
     pub project: Arc<str>,
@@ -203,7 +203,7 @@ pub enum GoneReason {
 }
 
 /// A fork that needs, or needed, this stream's data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
     /// The fork's incarnation.
     pub incarnation: u64,

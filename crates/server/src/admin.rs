@@ -19,12 +19,16 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tailwater_auth::{
-    Act, Grant, KeyId, MAX_TOKEN, MintError, NewToken, Origins, Project, Projects, Refusal, Ruling, Scope, Scopes,
-    TokenError, Writers, decide, inspect as look_into, mint, token::Token,
+    Act, Grant, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Refusal, Ruling, Scope,
+    Scopes, TokenError, Writers, decide, inspect as look_into,
+    json::{given, object},
+    mint,
+    token::Token,
 };
 use tailwater_protocol::ProjectId;
 
@@ -62,14 +66,24 @@ enum Administrator {
     OfProject(Arc<Grant>),
 }
 
-/// What a new token is to say.
+/// A request of somebody who may ask.
+struct Asked<'a> {
+    app: &'a App,
+    guard: &'a Guard,
+    administrator: Administrator,
+}
+
+/// What a new token is to say. A member that is `null` is malformed, not missing: a restriction must not vanish so.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Wanted {
     scope: Vec<String>,
+    #[serde(default, deserialize_with = "given")]
     streams: Option<Vec<String>>,
     /// Seconds.
+    #[serde(default, deserialize_with = "given")]
     expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
     id: Option<String>,
 }
 
@@ -104,49 +118,60 @@ pub(crate) async fn inspect(State(app): State<App>, request: Request) -> Respons
 }
 
 async fn answer(app: &App, subject: Subject, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
     let Auth::Required(guard) = &app.config.auth else { return Problem::not_found().into_response() };
-    if !subject.methods().contains(&parts.method) {
+    if !subject.methods().contains(request.method()) {
         return Problem::method_not_allowed(subject.allowed()).into_response();
     }
     // Ids have no character that would be written in another way, so a path is taken as it stands.
-    let id = parts.uri.path().strip_prefix(ROOT).and_then(|rest| rest.split('/').nth(1));
+    let id = request.uri().path().strip_prefix(ROOT).and_then(|rest| rest.split('/').nth(1));
     let id = id.and_then(|id| ProjectId::parse(id).ok());
     let projects = guard.projects();
-    let administrator = match Administrator::of(app, guard, &projects, id.as_ref(), &parts.headers) {
-        Ok(administrator) => administrator,
+    match Administrator::of(app, guard, &projects, id.as_ref(), request.headers()) {
+        Ok(administrator) => {
+            let project = id.as_ref().and_then(|id| projects.get(id));
+            let asked = Asked { app, guard, administrator };
+            asked.about(subject, &projects, project, request).await.unwrap_or_else(Problem::into_response)
+        }
         Err(problem) => {
+            let (parts, body) = request.into_parts();
             app.bodies.decline(&parts.headers, body).await;
-            return problem.into_response();
+            problem.into_response()
         }
-    };
-    let project = id.as_ref().and_then(|id| projects.get(id));
-    if subject == Subject::Projects {
-        return match parts.method {
-            Method::GET | Method::HEAD => all(&projects).into_response(),
-            _ => Problem::projects_from_files().into_response(),
-        };
     }
-    let Some(project) = project else { return Problem::project_not_found().into_response() };
-    let done = match (subject, parts.method) {
-        (Subject::Projects | Subject::Project, Method::GET | Method::HEAD) => Ok(shown(project)),
-        (Subject::Keys, Method::GET | Method::HEAD) => Ok(keys_of(project)),
-        (Subject::Tokens | Subject::Inspection, _) => {
-            let body = match app.bodies.receive_within(MAX_BODY, &parts.headers, body).await {
-                Ok(body) => body,
-                Err(error) => return Problem::from(error).into_response(),
-            };
-            let now = app.ambient.now() / 1000;
-            match subject {
-                Subject::Tokens => minted(app, project, &administrator, &body.bytes, now),
-                _ => inspected(project, &body.bytes, guard.moment(app.ambient.now())),
-            }
+}
+
+impl Asked<'_> {
+    async fn about(
+        self,
+        subject: Subject,
+        projects: &Projects,
+        project: Option<&Project>,
+        request: Request,
+    ) -> Result<Response, Problem> {
+        let looks = [Method::GET, Method::HEAD].contains(request.method());
+        if subject == Subject::Projects {
+            return if looks { Ok(all(projects)) } else { Err(Problem::projects_from_files()) };
         }
-        (Subject::Projects | Subject::Project | Subject::Keys | Subject::Key, _) => Err(Problem::projects_from_files()),
-    };
-    match done {
-        Ok(shown) => said(if subject == Subject::Tokens { StatusCode::CREATED } else { StatusCode::OK }, &shown),
-        Err(problem) => problem.into_response(),
+        let project = project.ok_or_else(Problem::project_not_found)?;
+        let now_ms = self.app.ambient.now();
+        match subject {
+            Subject::Projects | Subject::Project if looks => Ok(said(StatusCode::OK, &shown(project))),
+            Subject::Keys if looks => Ok(said(StatusCode::OK, &keys_of(project))),
+            Subject::Tokens => {
+                let body = self.body(request).await?;
+                minted(self.app, project, &self.administrator, &body, now_ms / 1000)
+            }
+            Subject::Inspection => {
+                let body = self.body(request).await?;
+                Ok(inspected(project, &body, self.guard.moment(now_ms)))
+            }
+            Subject::Projects | Subject::Project | Subject::Keys | Subject::Key => Err(Problem::projects_from_files()),
+        }
+    }
+
+    async fn body(&self, request: Request) -> Result<Bytes, Problem> {
+        let (parts, body) = request.into_parts();
+        Ok(self.app.bodies.receive_within(MAX_BODY, &parts.headers, body).await?.bytes)
     }
 }
 
@@ -214,10 +239,10 @@ fn minted(
     administrator: &Administrator,
     body: &[u8],
     now: u64,
-) -> Result<Value, Problem> {
+) -> Result<Response, Problem> {
     // Of what it says, only where it is wrong: what stands there could be a token.
     let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let wanted: Wanted = serde_json::from_slice(body).map_err(|error| {
+    let wanted: Wanted = object(body).map_err(|error| {
         Problem::invalid_token_request(&format!(
             "not an object of `scope` and perhaps `streams`, `expiresIn` and `id`: {}",
             place(error)
@@ -247,20 +272,19 @@ fn minted(
         MintError::Streams(_) | MintError::Expired | MintError::TooLong => Problem::invalid_token_request(&error),
     })?;
     // Such as one whose id is longer than one may be, or was revoked.
-    let moment = tailwater_auth::Moment { now, skew: 0 };
-    project.verify(&minted, moment).map_err(|error| Problem::invalid_token_request(&error))?;
+    project.verify(&minted, Moment { now, skew: 0 }).map_err(|error| Problem::invalid_token_request(&error))?;
     tracing::info!(project = %project.id, ?id, %scopes, expires_at, "made a token");
-    Ok(json!({ "token": minted, "id": id, "expiresAt": expires_at }))
+    Ok(said(StatusCode::CREATED, &json!({ "token": minted, "id": id, "expiresAt": expires_at })))
 }
 
-fn inspected(project: &Project, body: &[u8], moment: tailwater_auth::Moment) -> Result<Value, Problem> {
+fn inspected(project: &Project, body: &[u8], moment: Moment) -> Response {
     let token = str::from_utf8(body).map(str::trim).unwrap_or_default();
     let shown = look_into(token);
     let verdict = match project.verify(token, moment) {
         Ok(grant) => json!({ "counts": true, "expiresAt": grant.expires_at }),
         Err(error) => json!({ "counts": false, "reason": error.name(), "detail": error.to_string() }),
     };
-    Ok(json!({ "header": shown.header, "claims": shown.claims, "verdict": verdict }))
+    said(StatusCode::OK, &json!({ "header": shown.header, "claims": shown.claims, "verdict": verdict }))
 }
 
 fn all(projects: &Projects) -> Response {
@@ -292,7 +316,7 @@ fn shown(project: &Project) -> Value {
 }
 
 fn keys_of(project: &Project) -> Value {
-    let key = |(at, key): (usize, &tailwater_auth::Key)| json!({ "id": key.id().map(KeyId::as_str), "algorithm": key.algorithm().as_str(), "first": at == 0 });
+    let key = |(at, key): (usize, &Key)| json!({ "id": key.id().map(KeyId::as_str), "algorithm": key.algorithm().as_str(), "first": at == 0 });
     json!({ "keys": project.keys.iter().enumerate().map(key).collect::<Vec<_>>() })
 }
 

@@ -68,7 +68,7 @@ fn fork_from(request: &ForkRequest, permit: &Permit, config: &Config) -> Result<
         Some(ForkOffset::At(offset)) => ForkPoint::At(offset),
     };
     let source = fork_source(&request.source, config)?;
-    let sight = permit.sight_of(&source);
+    let sight = permit.sight_of(&source)?;
     let from = ForkFrom { source: key_of(&source), access: sight.access, at, sub_offset: request.sub_offset };
     Ok((from, sight))
 }

@@ -18,6 +18,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, header};
 use socket2::SockRef;
 use tailwater_fanout::{Arrival, Departure, End, Loss, Reader, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants};
 use tokio::{
@@ -196,14 +197,22 @@ impl Passage {
         }
     }
 
-    /// The response is complete: the HTTP library takes the connection again, unless it has come to its end.
+    /// A live response is complete: the HTTP library takes the connection again, unless it has come to its end.
     fn go_back(self, stream: TcpStream, unread: Bytes) {
         if unread.is_empty() && self.host.is_over(&self.admitted) {
-            let Self { host, peer, admitted } = self;
-            let tasks = host.tasks.clone();
-            tasks.spawn(host.see_out(stream, peer, admitted));
-            return;
+            self.see_out(stream);
+        } else {
+            self.serve_again(stream, unread);
         }
+    }
+
+    fn see_out(self, stream: TcpStream) {
+        let Self { host, peer, admitted } = self;
+        let tasks = host.tasks.clone();
+        tasks.spawn(host.see_out(stream, peer, admitted));
+    }
+
+    fn serve_again(self, stream: TcpStream, unread: Bytes) {
         if let Err(error) = SockRef::from(&stream).set_send_buffer_size(ORDINARY_SEND_BUFFER) {
             tracing::debug!(%error, "the send buffer stays as it was for a live reader");
         }
@@ -263,12 +272,18 @@ impl Passage {
             answered = parked.answer(wake, &stands) => answered.unwrap_or_else(IntoResponse::into_response),
         };
         observed.finish(&host.app, &mut response);
+        let is_last = unread.is_empty() && host.is_over(&self.admitted);
+        if is_last {
+            // Whoever keeps connections must not send a request into the end of this one.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let bytes = match wire::spell(response).await {
             Ok(bytes) => bytes,
             Err(error) => return tracing::error!(%error, "an answer has no body"),
         };
         match host.write(&mut stream, &bytes).await {
-            Ok(()) => self.go_back(stream, unread.freeze()),
+            Ok(()) if is_last => self.see_out(stream),
+            Ok(()) => self.serve_again(stream, unread.freeze()),
             Err(unwritten) => unwritten.note(&host, stream),
         }
     }

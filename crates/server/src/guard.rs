@@ -1,13 +1,15 @@
 //! Whether tokens are asked for, and the projects that are trusted: files that may be replaced while the program runs.
 //!
 //! A file, or a directory of which every `*.toml` counts (a Kubernetes secret that is mounted, say). They are looked at
-//! every few seconds, and read together when one has changed. What cannot be read is said once and not used: the projects
-//! of before stay.
+//! every few seconds, and read together when one has changed. What cannot be read, or is wrong, is said once, not used, and
+//! tried again: the projects of before stay until it is right.
 
 use std::{
     collections::HashMap,
     error::Error,
-    fmt, fs, io,
+    fmt,
+    fs::{self, Metadata},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -63,7 +65,7 @@ pub enum GuardError {
 /// What a look at the files has come to.
 #[derive(Debug)]
 enum Looked {
-    /// They are as they were.
+    /// They are as they were, or as wrong as they were.
     Same,
     /// The new projects are in force.
     Replaced,
@@ -76,14 +78,31 @@ struct Trusted {
     place: Option<PathBuf>,
     skew: Duration,
     in_force: RwLock<Arc<Projects>>,
-    /// Of the files when they were read last, whatever came of it.
-    seen: Mutex<Stamp>,
+    seen: Mutex<Seen>,
     /// Where the streams of projects are that say so, for as long as the process lives.
     basins: HashMap<ProjectId, BasinName>,
 }
 
-/// What changes when a file is written or replaced, comes or goes.
-type Stamp = Vec<(PathBuf, Option<(SystemTime, u64, u64)>)>;
+/// What the looks at the files have come to.
+struct Seen {
+    /// Of the files that the projects in force were read from.
+    in_force: Stamp,
+    /// What was said last of files that are not in force, and of which.
+    said: Option<(Stamp, String)>,
+}
+
+/// What changes when a file is written, replaced, or given to other readers, comes or goes.
+type Stamp = Vec<(PathBuf, Option<Mark>)>;
+
+/// Of a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    modified: SystemTime,
+    /// When it, its owner or its mode changed last: seconds and nanoseconds.
+    changed: (i64, i64),
+    length: u64,
+    inode: u64,
+}
 
 impl Guard {
     /// Reads projects from a file, or from the files of a directory. A clock of whoever makes tokens may be off by `skew`.
@@ -106,7 +125,7 @@ impl Guard {
     fn from_parts(place: Option<PathBuf>, projects: Projects, skew: Duration, seen: Stamp) -> Self {
         let basins = projects.iter().filter_map(|project| Some((project.id.clone(), project.basin.clone()?))).collect();
         let in_force = RwLock::new(Arc::new(projects));
-        Self(Arc::new(Trusted { place, skew, in_force, seen: Mutex::new(seen), basins }))
+        Self(Arc::new(Trusted { place, skew, in_force, seen: Mutex::new(Seen { in_force: seen, said: None }), basins }))
     }
 
     /// The projects in force.
@@ -139,21 +158,34 @@ impl Guard {
 }
 
 impl Trusted {
-    /// Reads the files again if they have changed.
+    /// Reads the files if they are not those in force.
     fn look(&self) -> Looked {
+        self.look_by(read)
+    }
+
+    fn look_by(&self, read: impl FnOnce(&Path) -> Result<Projects, GuardError>) -> Looked {
         let Some(place) = &self.place else { return Looked::Same };
         let stamp = stamp(place);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == stamp {
+        if seen.in_force == stamp {
+            seen.said = None;
             return Looked::Same;
         }
-        *seen = stamp;
         match read(place).and_then(|projects| self.settled(projects)) {
             Ok(projects) => {
+                *seen = Seen { in_force: stamp, said: None };
                 *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(projects);
                 Looked::Replaced
             }
-            Err(error) => Looked::Kept(error),
+            // It is read again the next time, although nothing that can be seen may have changed until then.
+            Err(error) => {
+                let said = Some((stamp, format!("{error}: {:?}", error.source().map(ToString::to_string))));
+                if seen.said == said {
+                    return Looked::Same;
+                }
+                seen.said = said;
+                Looked::Kept(error)
+            }
         }
     }
 
@@ -207,10 +239,13 @@ pub fn files(place: &Path) -> Result<Vec<PathBuf>, GuardError> {
 }
 
 fn stamp(place: &Path) -> Stamp {
+    let mark = |metadata: Metadata| {
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Mark { modified: metadata.modified().ok()?, changed, length: metadata.len(), inode: metadata.ino() })
+    };
     let of = |path: PathBuf| {
-        let metadata = fs::metadata(&path).ok();
-        let seen = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len(), metadata.ino())));
-        (path, seen)
+        let mark = fs::metadata(&path).ok().and_then(mark);
+        (path, mark)
     };
     files(place).unwrap_or_default().into_iter().map(of).collect()
 }
@@ -221,7 +256,11 @@ fn unreadable(path: &Path, source: io::Error) -> GuardError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{PermissionsExt as _, symlink},
+        time::Instant,
+    };
 
     use tempfile::tempdir;
 
@@ -266,6 +305,38 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(matches!(guard.0.look(), Looked::Kept(GuardError::Unreadable { .. })));
         assert_eq!(ids(&guard), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again_although_nothing_has_changed() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("projects.toml");
+        fs::write(&file, project("a")).unwrap();
+        let guard = loaded(&file).unwrap();
+        fs::write(&file, project("a") + &project("b")).unwrap();
+        let fails = |kind: io::ErrorKind| guard.0.look_by(|place| Err(unreadable(place, kind.into())));
+        assert!(matches!(fails(io::ErrorKind::PermissionDenied), Looked::Kept(GuardError::Unreadable { .. })));
+        assert!(matches!(fails(io::ErrorKind::PermissionDenied), Looked::Same), "said once");
+        assert!(matches!(fails(io::ErrorKind::TimedOut), Looked::Kept(_)), "another reason is said");
+        assert_eq!(ids(&guard), ["a"]);
+        assert!(matches!(guard.0.look(), Looked::Replaced));
+        assert_eq!(ids(&guard), ["a", "b"]);
+        assert!(matches!(fails(io::ErrorKind::TimedOut), Looked::Same), "what is in force is not read");
+    }
+
+    #[test]
+    fn a_file_that_is_given_to_other_readers_has_changed() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("projects.toml");
+        fs::write(&file, project("a")).unwrap();
+        let before = stamp(&file);
+        assert_eq!(stamp(&file), before);
+        // The clock of a file system has a grain.
+        let until = Instant::now() + Duration::from_secs(5);
+        while stamp(&file) == before && Instant::now() < until {
+            fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        }
+        assert_ne!(stamp(&file), before);
     }
 
     #[test]

@@ -130,18 +130,25 @@ impl Permit {
         declared.map_or(NewVisibility::Default(default), |declared| NewVisibility::Declared(answer::in_log(declared)))
     }
 
-    /// What the author of a fork of this source may see of it. A token is of no use in another project.
-    pub(crate) fn sight_of(&self, source: &StreamPath) -> Sight {
+    /// What the author of a fork of this source may see of it.
+    ///
+    /// # Errors
+    /// The source is another project's, where tokens are asked for. A fork keeps its source and counts among its forks, which
+    /// is for no token of another project to do; and what a project shows is for the project to show, not for a fork that
+    /// outlives it.
+    pub(crate) fn sight_of(&self, source: &StreamPath) -> Result<Sight, Problem> {
         let any = Sight { access: SourceAccess::Any, otherwise: Refusal::Hidden };
-        let Some(Terms { grant, writers, .. }) = &self.terms else { return any };
-        let grant = grant.as_deref().filter(|grant| grant.project == source.project);
-        match decide(Act::Read(&source.stream), grant, *writers) {
+        let Some(Terms { grant, writers, .. }) = &self.terms else { return Ok(any) };
+        let Some(grant) = grant.as_deref().filter(|grant| grant.project == source.project) else {
+            return Err(OpError::from(ForkError::SourceNotFound).into());
+        };
+        Ok(match decide(Act::Read(&source.stream), Some(grant), *writers) {
             Ruling::Allowed => any,
             Ruling::IfPublic(refusal @ Refusal::Scope(_)) | Ruling::Refused(refusal) => {
                 Sight { access: SourceAccess::Public, otherwise: refusal }
             }
             Ruling::IfPublic(_) => Sight { access: SourceAccess::Public, otherwise: Refusal::Hidden },
-        }
+        })
     }
 }
 

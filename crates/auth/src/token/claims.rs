@@ -13,9 +13,10 @@
 //!
 //! Others are overlooked. A time may have a fraction, and is taken for the stricter second.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::{
+    json::given,
     key::KeyPrint,
     pattern::Streams,
     project::Project,
@@ -99,10 +100,6 @@ impl Claims {
             id: self.jti,
         })
     }
-}
-
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(value).map(Some)
 }
 
 /// A time before the epoch is the epoch, and one beyond all reckoning the end of it.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tailwater_auth::{Act, MAX_TOKEN};
 
 use crate::forge::{
-    AUDIENCE, KEYS, NOW, OTHER_SECRET, SECRET, SKEW, STOLEN, asked, by_pair, claims, claims_with, encoded, hs_header,
-    hs256, secret_key, signed,
+    AUDIENCE, ISSUER, KEYS, NOW, OTHER_SECRET, SECRET, SKEW, STOLEN, asked, by_pair, claims, claims_with, encoded,
+    hs_header, hs256, secret_key, signed,
 };
 
 /// What is attacked: the project, the token, the deed; and what must come of it.
@@ -174,6 +174,8 @@ fn malformed() -> Vec<Attack> {
     let padded = good().replace('.', "=.");
     let standard = with_part(0, &encoded(&hs_header().to_string()).replace('e', "+"));
     let texts = |claims: &str| signed(Algorithm::HS256, &secret_key(), &hs_header().to_string(), claims);
+    let listed = |header: &str, claims: &str| signed(Algorithm::HS256, &secret_key(), header, claims);
+    let list = format!(r#"["chat","read",["s"],{},{NOW},"{AUDIENCE}","{ISSUER}","one"]"#, NOW + 600);
     let twice = format!(r#"{{"sub":"chat","exp":{},"exp":1,"aud":"{AUDIENCE}"}}"#, NOW + 600);
     vec![
         ("nothing", "chat", String::new(), READ, FORM),
@@ -186,10 +188,13 @@ fn malformed() -> Vec<Attack> {
         ("another alphabet", "chat", standard, READ, FORM),
         ("white space within", "chat", good().replacen('.', " .", 1), READ, FORM),
         ("a header that is no JSON", "chat", with_part(0, &encoded("alg=HS256")), READ, FORM),
-        ("a header that is a list", "chat", with_part(0, &encoded("[]")), READ, FORM),
+        ("a header that is an empty list", "chat", with_part(0, &encoded("[]")), READ, FORM),
+        ("a header that is a list", "chat", listed(r#"["HS256","JWT",null]"#, &claims().to_string()), READ, FORM),
+        ("a header that is a list, in white space", "chat", listed(" \n[\"HS256\",null,null] ", "{}"), READ, FORM),
         ("too long", "chat", with_claims(&json!({"vendor": "x".repeat(MAX_TOKEN)})), READ, (401, "too_long")),
         ("nested deep", "chat", texts(&"[".repeat(4000)), READ, CLAIMS),
         ("claims that are no object", "chat", texts("[]"), READ, CLAIMS),
+        ("claims that are a list", "chat", texts(&list), READ, CLAIMS),
         ("claims twice", "chat", texts(&twice), READ, CLAIMS),
         ("no end", "chat", with_claims(&json!({"exp": null})), READ, CLAIMS),
         ("an end that is text", "chat", with_claims(&json!({"exp": (NOW + 600).to_string()})), READ, CLAIMS),

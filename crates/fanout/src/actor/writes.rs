@@ -1,10 +1,12 @@
-//! Group commit: one batch in flight, all else waits and is decided on the state that the batch leaves.
+//! Group commit: what is in flight is one batch, or a few whose order does not matter ([`flights`]); all else waits, and is
+//! decided on the state that they leave.
 //!
 //! What waits for an append is judged by the pure planner and goes together in one batch. A batch whose condition did
 //! not hold is decided again after a look at the log; its requests lose nothing but time. An answer that is not an ack
 //! (a duplicate, a refusal) is only given on a state that was checked after the request arrived.
 
 mod complete;
+mod flights;
 mod upload;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 
 use self::{
     complete::After,
+    flights::{Flight, Flights, Room},
     upload::{LargeBody, Uploaded},
 };
 use super::{Actor, Done, Reply, answer};
@@ -41,7 +44,9 @@ pub(crate) struct NewStream {
 /// What waits to be written, and what is under way.
 pub(super) struct Writes {
     queue: VecDeque<Write>,
-    in_flight: bool,
+    flights: Flights<Vec<(Write, Planned)>>,
+    /// What waits gathers until then, and may go beside what is in flight.
+    gathers_until: Option<Instant>,
     gate: Gate,
     /// The turn of another pod, which has moved the token.
     turn_until: Option<Instant>,
@@ -125,15 +130,26 @@ pub(super) struct Planned {
 
 /// A flight that has ended.
 pub(super) enum Wrote {
-    Batch { writes: Vec<(Write, Planned)>, records: Vec<NewRecord>, condition: Condition, settled: Settled },
-    Pieces { write: Write, uploaded: Uploaded },
+    Batch {
+        flight: Flight,
+        writes: Vec<(Write, Planned)>,
+        records: Vec<NewRecord>,
+        condition: Condition,
+        settled: Settled,
+    },
+    Pieces {
+        flight: Flight,
+        write: Write,
+        uploaded: Uploaded,
+    },
 }
 
 impl Writes {
     pub(super) fn new(chance: &Chance) -> Self {
         Self {
             queue: VecDeque::new(),
-            in_flight: false,
+            flights: Flights::default(),
+            gathers_until: None,
             gate: Gate::Open,
             turn_until: None,
             races: 0,
@@ -145,11 +161,11 @@ impl Writes {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && !self.in_flight && self.after.is_empty()
+        self.queue.is_empty() && !self.is_in_flight() && self.after.is_empty()
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
-        self.in_flight
+        self.flights.are_under_way()
     }
 
     /// The incarnation that a native stream gets when this actor opens it.
@@ -163,7 +179,8 @@ impl Writes {
     }
 
     pub(super) fn wake(&self) -> Option<Instant> {
-        self.turn_until.filter(|_| !self.queue.is_empty())
+        let wakes = [self.turn_until, self.gathers_until];
+        wakes.into_iter().flatten().filter(|_| !self.queue.is_empty()).min()
     }
 
     /// Whether a write needs the log folded beyond `next`.
@@ -212,6 +229,7 @@ impl Writes {
 
     /// Before an activation: it finds at least what anything waits for.
     pub(super) fn forget(&mut self) {
+        self.flights.forget_ahead();
         if matches!(self.gate, Gate::At(_)) {
             self.gate = Gate::At(0);
         }
@@ -223,7 +241,9 @@ impl Writes {
     /// The actor ends; `None` is without fault, and another actor takes what was not begun.
     pub(super) fn fail_all(&mut self, error: &Option<OpError>) {
         let error = error.as_ref().map_or(OpError::Draining, OpError::again);
-        for write in self.queue.drain(..) {
+        self.gathers_until = None;
+        let refused = self.flights.take_refused().into_iter().map(|(write, _)| write);
+        for write in refused.chain(self.queue.drain(..)) {
             write.fail(&error);
         }
         for (_, after) in self.after.drain(..) {
@@ -239,6 +259,11 @@ impl Writes {
 impl Write {
     fn new(kind: WriteKind, fresh: bool) -> Self {
         Self { kind, fresh, tries: 0 }
+    }
+
+    /// Whether it is an append whose batch may be under way beside others.
+    fn is_plain(&self) -> bool {
+        matches!(&self.kind, WriteKind::Append(append) if append.uploaded.is_none() && append.request.is_plain())
     }
 
     /// Whether somebody waits to be told what became of it. Nobody says so of a mark that is the actor's own, but what is
@@ -351,7 +376,20 @@ impl Actor {
         if self.writes.turn_until.is_some_and(|until| until <= Instant::now()) {
             self.writes.turn_until = None;
         }
-        !self.writes.in_flight && self.writes.gate == Gate::Open && self.writes.turn_until.is_none()
+        self.writes.gathers_until = None;
+        if self.writes.queue.is_empty() || self.writes.gate != Gate::Open || self.writes.turn_until.is_some() {
+            return false;
+        }
+        match self.writes.flights.room() {
+            Room::Whole => true,
+            Room::No => false,
+            Room::Beside { from } if from > Instant::now() => {
+                self.writes.gathers_until = Some(from);
+                false
+            }
+            // Whatever else waits has waited for what is in flight alone, and takes along what came with it.
+            Room::Beside { .. } => self.state.takes_plain_batches() && self.writes.queue.iter().all(Write::is_plain),
+        }
     }
 
     /// Judges what waits in front, and starts one batch of all appends that go together.
@@ -530,12 +568,16 @@ impl Actor {
     }
 
     fn fly(&mut self, plan: Plan, writes: Vec<(Write, Planned)>) {
-        self.writes.in_flight = true;
+        let plain = plan.condition == Condition::Token
+            && self.state.takes_plain_batches()
+            && writes.iter().all(|(write, _)| write.is_plain());
+        let flight =
+            if plain { self.writes.flights.begin_plain(Instant::now()) } else { self.writes.flights.begin_alone() };
         let (records, condition) = (plan.records.clone(), plan.condition);
         let attempt = self.attempt(plan, self.state.token().clone(), self.state.next());
         self.start(async move {
             let settled = attempt.run(&|| writes.iter().any(|(write, _)| write.is_awaited())).await;
-            Done::Wrote(Box::new(Wrote::Batch { writes, records, condition, settled }))
+            Done::Wrote(Box::new(Wrote::Batch { flight, writes, records, condition, settled }))
         });
     }
 

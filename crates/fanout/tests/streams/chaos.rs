@@ -24,7 +24,6 @@ use tokio::time::{sleep, timeout};
 use crate::harness::*;
 
 const SEEDS: u64 = 200;
-const WRITERS: usize = 4;
 const POSTS: usize = 12;
 const READERS: usize = 3;
 
@@ -45,6 +44,9 @@ struct World {
     store: ScriptedUpstream,
     pods: [Pod; 2],
     key: StreamKey,
+    /// How many write, and every which of them is a producer: where few are, plain batches are in flight together.
+    writers: usize,
+    producer_in: usize,
 }
 
 impl World {
@@ -59,7 +61,8 @@ impl World {
             ..Config::default()
         };
         let pods = [Pod::with(&store, config.clone()), Pod::with(&store, config)];
-        Self { seed, store, pods, key: key("s") }
+        let (writers, producer_in) = if seed.is_multiple_of(2) { (4, 2) } else { (12, 12) };
+        Self { seed, store, pods, key: key("s"), writers, producer_in }
     }
 
     fn rng(&self, who: u64) -> StdRng {
@@ -126,7 +129,7 @@ impl World {
         }
     }
 
-    /// Writes; half of the writers are producers, who repeat what is not answered for.
+    /// Writes; some of the writers are producers, who repeat what is not answered for.
     async fn write(&self, writer: usize, told: &Mutex<Told>) {
         let mut rng = self.rng(10 + writer as u64);
         for n in 0..POSTS {
@@ -134,7 +137,7 @@ impl World {
             let bodies: Vec<String> = (0..rng.random_range(1..4)).map(|m| format!("{writer}-{n}-{m}")).collect();
             let refs: Vec<&str> = bodies.iter().map(String::as_str).collect();
             let post = say(&refs);
-            if writer.is_multiple_of(2) {
+            if writer.is_multiple_of(self.producer_in) {
                 let seq = n as u64;
                 let next = self.produce(&mut rng, by(claim(&writer.to_string(), 0, seq), post)).await;
                 told.lock().unwrap().acked.entry(writer).or_default().push((bodies, next));
@@ -247,7 +250,7 @@ async fn play(seed: u64) {
     world.begin_faults();
     let told = Mutex::new(Told::default());
     let writes = async {
-        let writers = join_all((0..WRITERS).map(|writer| world.write(writer, &told)));
+        let writers = join_all((0..world.writers).map(|writer| world.write(writer, &told)));
         tokio::select! {
             () = world.weather() => {}
             _ = writers => {}

@@ -1,14 +1,19 @@
 //! Forks (protocol section 4.2): they point to what they inherit, and keep it alive.
 
+use std::time::Duration;
+
 use futures_util::future::join;
-use tailwater_fanout::{Create, Event, ForkError, ForkFrom, ForkPoint, NewVisibility, OpError, Post, SourceAccess};
+use tailwater_fanout::{
+    Config, Create, Event, ForkError, ForkFrom, ForkPoint, NewVisibility, OpError, Post, SourceAccess,
+};
 use tailwater_log::{ConfigField, Kind, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
-    fault::{AppendFault, Pause},
+    fault::{AppendFault, Outage, Pause},
 };
 use tailwater_upstream::StreamKey;
+use tokio::time::sleep;
 
 use crate::harness::*;
 
@@ -91,7 +96,7 @@ async fn a_fork_of_a_fork_of_a_fork_reads_through_all_of_them() {
         // Every offset on the way is a place to go on from.
         let mut from = ReadOffset::Start;
         let mut seen = Vec::new();
-        let small = tailwater_fanout::Config { page_bytes: 1, ring_bytes: 1, ..tailwater_fanout::Config::default() };
+        let small = Config { page_bytes: 1, ring_bytes: 1, ..Config::default() };
         let small = Pod::with(&store, small);
         loop {
             let page = small.read(&keys[3], from).await.unwrap();
@@ -194,7 +199,7 @@ async fn a_fork_may_begin_within_a_large_text() {
 #[tokio::test(start_paused = true)]
 async fn closed_native_and_empty_streams_can_be_forked() {
     let store = store();
-    let config = tailwater_fanout::Config { native_content_type: text(), ..tailwater_fanout::Config::default() };
+    let config = Config { native_content_type: text(), ..Config::default() };
     let pod = Pod::with(&store, config);
     let [closed, native, empty] = ["closed", "native", "empty"].map(key);
     pod.create(&closed, Create { closed: true, ..holding(&["a"]) }).await.unwrap();
@@ -276,6 +281,35 @@ async fn a_fork_of_a_private_stream_is_private_unless_its_author_says_otherwise(
         let created = pod.create(&f, Create { visibility: new, ..fork(&s) }).await.unwrap();
         assert_eq!(created.head.visibility, expected, "{source:?} {new:?}");
         assert!(!pod.create(&f, Create { visibility: new, ..fork(&s) }).await.unwrap().fresh);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_still_behind_is_not_led_into_another_fork_of_the_same_source() {
+    for next in [Visibility::Private, Visibility::Public] {
+        let (store, s, f) = (store(), key("source"), key("fork"));
+        let pod = Pod::with(&store, Config { ring_bytes: 1, window_bytes: 100, ..Config::default() });
+        let bodies = numbered(0..200);
+        pod.create(&s, holding(&bodies.iter().map(String::as_str).collect::<Vec<_>>())).await.unwrap();
+        pod.create(&f, fork(&s)).await.unwrap();
+        let mut reader = pod.follow(&f, ReadOffset::Start).await.unwrap();
+        let mut seen = strings(&delivery(&mut reader).await.messages);
+        assert!(seen.len() < bodies.len(), "it is behind: {}", seen.len());
+        pod.delete(&f).await.unwrap();
+        pod.create(&f, Create { visibility: NewVisibility::Declared(next), ..fork(&s) }).await.unwrap();
+        // Its next life has no message of its own yet, so that its tail is the place where the reader comes to stand.
+        let event = loop {
+            match in_time(reader.next()).await {
+                Event::Messages(delivery) => {
+                    assert!(!delivery.up_to_date, "of another life");
+                    seen.extend(strings(&delivery.messages));
+                }
+                event @ (Event::Gone | Event::Reset { .. } | Event::Failed(_)) => break event,
+            }
+        };
+        assert!(matches!(event, Event::Gone), "{event:?}");
+        assert_eq!(reader.head().visibility, Visibility::Public);
+        assert_eq!(seen, bodies);
     }
 }
 
@@ -420,7 +454,31 @@ async fn an_orphaned_reference_is_found_by_the_sweep() {
     assert_eq!(references(&store, &s), 1);
     pod.delete(&s).await.unwrap();
     assert!(matches!(pod.head(&s).await, Err(OpError::Refused(Refusal::SoftDeleted))));
-    tokio::time::sleep(std::time::Duration::from_secs(3600 * 3)).await;
+    sleep(Duration::from_secs(3600 * 3)).await;
     assert!(matches!(pod.head(&s).await, Err(OpError::Refused(Refusal::NotFound))));
     assert!(store.records(&s).len() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_end_of_a_fork_leaves_to_be_done_waits_for_the_store() {
+    let store = store();
+    let (pod, source, forked) = (Pod::new(&store), key("source"), key("fork"));
+    pod.create(&source, holding(&["a"])).await.unwrap();
+    pod.create(&forked, fork(&source)).await.unwrap();
+    pod.delete(&source).await.unwrap();
+    rest().await;
+    let gate = Gate::new();
+    store.faults_of(&forked).next_append(AppendFault::PauseAfter(Pause::At(gate.clone())));
+    let goes_away = async {
+        gate.arrived().await;
+        store.set_outage(Outage::Refusing);
+        gate.open();
+    };
+    let (deleted, ()) = in_time(join(pod.delete(&forked), goes_away)).await;
+    deleted.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert!(store.records(&source).len() > 1, "the store was to be away");
+    store.set_outage(Outage::Over);
+    sleep(Duration::from_secs(60)).await;
+    assert!(store.records(&source).len() <= 1, "{:?}", store.records(&source));
 }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join;
 use tailwater_fanout::{Config, Create, Event, MachineClock, OpError};
-use tailwater_log::{Kind, NewRecord, Refusal};
+use tailwater_log::{HEADER, Header, Kind, NewRecord, Refusal};
 use tailwater_protocol::{Lifetime, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
     fault::{AppendFault, Outage, Pause},
 };
-use tailwater_upstream::{Append, StreamKey};
+use tailwater_upstream::{Append, StreamKey, Upstream as _};
 use tokio::time::sleep;
 
 use crate::harness::*;
@@ -317,4 +318,63 @@ async fn a_sweep_by_a_clock_that_is_ahead_forgets_no_stream_that_is_being_opened
     assert!(created.unwrap().fresh);
     sleep(SECOND * 3600 * 2).await;
     assert!(store.token(&key).unwrap().starts_with("g."), "it has ended without being asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trim_that_fails_is_made_up_for_by_the_sweep_or_by_whoever_asks_first() {
+    for asked in [false, true] {
+        let store = store();
+        let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+        pod.create(&key, holding(&["a", "b"])).await.unwrap();
+        let faults = store.faults_of(&key);
+        faults.next_append(AppendFault::PauseAfter(Pause::For(Duration::ZERO)));
+        faults.next_append(AppendFault::NotSent);
+        pod.delete(&key).await.unwrap();
+        rest().await;
+        assert!(store.records(&key).len() > 1, "the trim was to fail");
+        if asked {
+            assert_not_found(other.head(&key).await);
+            rest().await;
+        } else {
+            sleep(SECOND * 3600 * 2).await;
+        }
+        assert!(store.records(&key).len() <= 1, "asked: {asked}, {:?}", store.records(&key));
+        let before = store.records(&key);
+        assert_not_found(other.head(&key).await);
+        assert_not_found(pod.head(&key).await);
+        rest().await;
+        assert_eq!(store.records(&key), before, "it is trimmed once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_looked_at_keeps_no_other_from_being_swept_and_is_listed_once() {
+    let store = store();
+    let pod = Pod::new(&store);
+    pod.create(&key("first"), plain()).await.unwrap();
+    let keys: Vec<StreamKey> = (0..40).map(|n| key(&format!("s{n}"))).collect();
+    for key in &keys {
+        pod.create(key, ttl(60)).await.unwrap();
+    }
+    for key in keys.iter().step_by(4) {
+        let header = Header { name: Bytes::from_static(HEADER), value: Bytes::from_static(&[1, 200, 0]) };
+        let forged = NewRecord { headers: vec![header], body: Bytes::new() };
+        store.land(key, Append::new(vec![forged])).unwrap();
+    }
+    sleep(SECOND * 3600 * 2).await;
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(store.token(key).unwrap().starts_with("g."), n % 4 != 0, "{n}");
+    }
+    let listed = async || {
+        let logs = store.list("_tailwater", "expiry/", "", 100).await.unwrap();
+        let is_entry = |record: &tailwater_log::Record| {
+            tailwater_log::Entry::decode(record).is_ok_and(|entry| matches!(entry.kind, Kind::Ref(_)))
+        };
+        let entries =
+            |log: &String| store.records(&StreamKey::new("_tailwater", log)).iter().filter(|r| is_entry(r)).count();
+        logs.iter().map(entries).sum::<usize>()
+    };
+    assert_eq!(listed().await, 10);
+    sleep(SECOND * 3600 * 4).await;
+    assert_eq!(listed().await, 10, "what is listed again is listed once");
 }

@@ -7,6 +7,7 @@ mod chaos;
 mod contention;
 mod continuity;
 mod fates;
+mod flights;
 mod forks;
 mod group_commit;
 mod harness;

@@ -1,10 +1,18 @@
 //! Streams that native S2 writers write, beside the gateway or without it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::future::join;
 use tailwater_fanout::{Config, Event, OpError, Post};
 use tailwater_log::{HEADER, Header, NewRecord, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
+use tailwater_testkit::{
+    Gate,
+    fault::{AppendFault, Pause},
+};
 use tailwater_upstream::Append;
+use tokio::time::timeout;
 
 use crate::harness::*;
 
@@ -96,7 +104,7 @@ async fn two_pods_that_adopt_a_native_stream_at_once_agree() {
     store.append_native(&key, ["0"]);
     pod.head(&key).await.unwrap();
     other.head(&key).await.unwrap();
-    let posts = futures_util::future::join(pod.append(&key, tell("1")), other.append(&key, tell("2")));
+    let posts = join(pod.append(&key, tell("1")), other.append(&key, tell("2")));
     let (one, two) = in_time(posts).await;
     assert_eq!(landed(one).birth, landed(two).birth);
     assert_eq!(read(&pod, &key).await, numbered(0..3));
@@ -207,4 +215,24 @@ async fn a_request_that_meets_an_unreadable_record_on_its_way_is_told_so() {
     store.land(&key, Append::new(vec![forged])).unwrap();
     let error = in_time(pod.head(&key)).await.unwrap_err();
     assert!(matches!(error, OpError::Unreadable { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_refused_when_its_stream_cannot_be_read_is_told_so_at_once() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let _reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    let gate = Gate::new();
+    store.faults().next_append(AppendFault::PauseBefore(Pause::At(gate.clone())));
+    let breaks = async {
+        gate.arrived().await;
+        let header = Header { name: Bytes::from_static(HEADER), value: Bytes::from_static(&[1, 200, 0]) };
+        let forged = NewRecord { headers: vec![header], body: Bytes::new() };
+        store.land(&key, Append::new(vec![NewRecord::fence("of another"), forged])).unwrap();
+        rest().await;
+        gate.open();
+    };
+    let (answer, ()) = timeout(Duration::from_secs(5), join(pod.append(&key, tell("a")), breaks)).await.unwrap();
+    assert!(matches!(answer, Err(OpError::Unreadable { .. })), "{answer:?}");
 }

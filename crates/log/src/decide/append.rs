@@ -32,6 +32,28 @@ pub struct AppendRequest {
     pub close: bool,
 }
 
+impl AppendRequest {
+    /// Whether nothing about it depends on what else the log holds: messages of one batch, no claim, no closure. On a state
+    /// that [takes plain batches](StreamState::takes_plain_batches) it lands on condition of the token alone.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let Self { content, content_type: _, producer, stream_seq, close } = self;
+        let messages = matches!(content, Content::Messages(_)) && !content.is_empty() && content.fits_a_batch();
+        messages && producer.is_none() && stream_seq.is_none() && !close
+    }
+}
+
+impl StreamState {
+    /// Whether batches of [plain appends](AppendRequest::is_plain) may be under way together, in whatever order they
+    /// land: they carry nothing of the state but the token and the birth. A stream that the batch would open is not like
+    /// that, nor one that is over, nor a batch that carries a checkpoint, which is of one position.
+    #[must_use]
+    pub fn takes_plain_batches(&self) -> bool {
+        let is_open = self.incarnation().is_some_and(|life| life.closed.is_none() && life.gone.is_none());
+        is_open && matches!(self.token, Token::Ours(_)) && !self.is_inside_a_batch() && !self.checkpoint_due()
+    }
+}
+
 /// The messages of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {

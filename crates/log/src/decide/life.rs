@@ -10,7 +10,7 @@ use super::{
 use crate::{
     mark::{BatchId, Gone, GoneReason, Kind, Reference},
     record::NewRecord,
-    state::{MAX_FORKS, Presence, StreamState},
+    state::{Life, MAX_FORKS, Presence, StreamState},
     token::{Phase, Token},
 };
 
@@ -37,6 +37,17 @@ pub fn plan_gone(state: &StreamState, reason: GoneReason, batch: BatchId) -> Res
 pub fn plan_trim(state: &StreamState) -> Option<NewRecord> {
     let dead = matches!(state.token, Token::Ours(_)) && state.presence() == Presence::Absent;
     (dead && state.trimmed < state.next).then(|| NewRecord::trim(state.next))
+}
+
+/// Whether the end of a stream that no fork needs was not followed by its trim: what it held stands there still. Pods that
+/// trim at the same time leave each a record behind, which is nothing to trim again for.
+#[must_use]
+pub fn wants_trim(state: &StreamState) -> bool {
+    let held_to = match &state.life {
+        Life::Native(native) => native.tail.unwrap_or(0),
+        Life::Opened(life) => life.tail.unwrap_or(life.opened_at + 1),
+    };
+    state.trimmed < held_to && plan_trim(state).is_some()
 }
 
 /// A `touch`, on condition of the token.

@@ -48,9 +48,13 @@ impl Fixture {
     }
 
     pub(crate) fn with(config: Config, fanout: tailwater_fanout::Config) -> Self {
+        Self::on(ScriptedUpstream::new(Default::default()), config, fanout)
+    }
+
+    /// Over a store that others may serve, too.
+    pub(crate) fn on(upstream: ScriptedUpstream, config: Config, fanout: tailwater_fanout::Config) -> Self {
         let guarded = matches!(config.auth, Auth::Required(_));
         let registry = Registry::new();
-        let upstream = ScriptedUpstream::new(Default::default());
         let gateway = Gateway::new(Seed {
             upstream: Arc::new(upstream.clone()),
             config: fanout,

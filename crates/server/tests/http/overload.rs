@@ -88,9 +88,10 @@ fn limit(name: &str) -> String {
 /// Meets every limit of the fan-out; what holds them.
 async fn fill_the_streams(fixture: &Fixture, address: SocketAddr) -> Vec<TcpStream> {
     let mut held = Vec::new();
-    // One write is under way, and two wait.
+    // One write is under way, and two wait: plain ones might be under way together.
     for in_flight in 1..=3 {
-        held.push(posting(address, &post("s", 1), 1).await);
+        let claim = format!("producer-id: p{in_flight}\r\nproducer-epoch: 0\r\nproducer-seq: 0");
+        held.push(posting(address, &format!("{}\r\n{claim}", post("s", 1)), 1).await);
         counted(fixture, &format!("tailwater_http_requests_in_flight {in_flight}")).await;
     }
     refused(&mut posting(address, &post("s", 1), 1).await, "stream_busy").await;

@@ -12,6 +12,7 @@ use tailwater_auth::{File, NewToken, Operator, Projects, Scopes, mint};
 use tailwater_log::Visibility;
 use tailwater_protocol::ProjectId;
 use tailwater_server::{Auth, Config, Guard, paths};
+use tailwater_upstream::StreamKey;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -86,7 +87,7 @@ PUT     /v1/stream/{*path}  fork-of-private  401 401 401 401 401 403 403 403 201
 PUT     /v1/stream/{*path}  fork-of-public   401 401 401 401 401 403 201 403 201 201 403 401
 PUT     /v1/stream/{*path}  fork-of-missing  401 401 401 401 401 403 403 403 404 404 403 401
 PUT     /v1/stream/{*path}  fork-of-others   401 401 401 401 401 403 404 403 404 404 403 401
-PUT     /v1/stream/{*path}  fork-of-wide     401 401 401 401 401 403 201 403 201 201 403 401
+PUT     /v1/stream/{*path}  fork-of-wide     401 401 401 401 401 403 404 403 404 404 403 401
 PUT     /v1/stream/{*path}  fork-of-nowhere  401 401 401 401 401 403 404 403 404 404 403 401
 POST    /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403 401
 POST    /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403 401
@@ -250,16 +251,24 @@ async fn prepare(fixture: &Fixture, subject: &str) {
     match subject.split('-').next().unwrap() {
         "private" | "public" => put("/v1/stream/chat/room/a%20b", "chat", subject.split('-').next().unwrap()).await,
         "native" => {
-            fixture.upstream.append_native(&tailwater_upstream::StreamKey::new("chat", "room/a b"), ["hello"]);
+            fixture.upstream.append_native(&StreamKey::new("chat", "room/a b"), ["hello"]);
         }
         "fork" => {
             put("/v1/stream/chat/room/private", "chat", "private").await;
             put("/v1/stream/chat/room/public", "chat", "public").await;
             put("/v1/stream/other/s", "other", "private").await;
             put("/v1/stream/wide/s", "wide", "public").await;
+            public_in_no_project(fixture).await;
         }
         _ => {}
     }
+}
+
+/// Makes a public stream of a project that is not there, or not any more.
+async fn public_in_no_project(fixture: &Fixture) {
+    let open = Fixture::on(fixture.upstream.clone(), Config::default(), tailwater_fanout::Config::default());
+    let headers = [("content-type", "text/plain"), ("stream-visibility", "public")];
+    assert_eq!(open.send("PUT", "/v1/stream/nowhere/s", &headers, "hello").await.status, 201);
 }
 
 /// The request of a row: the rest of the path, headers, body.
@@ -423,6 +432,27 @@ async fn a_stream_is_not_kept_alive_by_those_who_may_not_read_it() {
     assert_eq!(fixture.send("GET", path, &[owner], "").await.status, 200);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(appends(&fixture), before + 1, "who may read it has");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_other_projects_show_is_read_and_not_forked() {
+    let fixture = guarded();
+    prepare(&fixture, "fork").await;
+    assert_eq!(fixture.send("GET", "/v1/stream/wide/s", &[], "").await.status, 200);
+    assert_eq!(fixture.send("GET", "/v1/stream/nowhere/s", &[], "").await.status, 401, "it has no project");
+    let bearer = credentials("all").unwrap();
+    let before = fixture.upstream.counts();
+    let mut answers = Vec::new();
+    for source in ["wide/s", "wide/none", "other/s", "nowhere/s", "nowhere/none"].map(|s| format!("/v1/stream/{s}")) {
+        for body in ["", "{"] {
+            let headers = [("authorization", bearer.as_str()), ("stream-forked-from", source.as_str())];
+            let answer = fixture.send("PUT", "/v1/stream/chat/room/fork", &headers, body).await;
+            assert_eq!((answer.status, answer.code().as_str()), (404, "fork_source_not_found"), "{source}");
+            answers.push(answer.body);
+        }
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(fixture.upstream.counts(), before, "the store was asked");
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,22 @@ async fn a_connection_that_has_lasted_long_enough_finishes_the_answer_that_is_un
 }
 
 #[tokio::test]
+async fn a_long_poll_that_waited_for_longer_than_its_connection_lasts_is_its_last_answer() {
+    let fixture = short_lived();
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (_server, address) = serve(&fixture).await;
+    let mut poll = request(address, "GET /v1/stream/s?offset=now&live=long-poll HTTP/1.1\r\nhost: h").await;
+    for _ in 0..2 {
+        let mut old = request(address, "HEAD /health HTTP/1.1\r\nhost: h").await;
+        read_to_end(&mut old).await;
+    }
+    fixture.post("/v1/stream/s", "text/plain", "b").await;
+    let answer = read_to_end(&mut poll).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nb"), "{answer}");
+}
+
+#[tokio::test]
 async fn behind_a_live_response_a_connection_that_has_lasted_long_enough_ends() {
     let config = Config {
         max_connection_age: Duration::from_millis(100),

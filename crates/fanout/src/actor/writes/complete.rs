@@ -6,9 +6,9 @@ use tailwater_upstream::{AppendAck, AppendError};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Gate, Mark, Planned, Write, WriteKind, Wrote};
+use super::{Flight, Gate, Mark, Planned, Write, WriteKind, Wrote};
 use crate::{
-    actor::{Actor, Chore, Reply, answer, stream_key, stream_name},
+    actor::{Actor, Chore, Phase, Reply, answer, stream_key, stream_name},
     config::{LOST_RACES, MARK_AGAIN, MAX_TRIES, TURN},
     metrics::WriteOutcome,
     ops::{Appended, Created, Head, OpError},
@@ -44,31 +44,36 @@ impl After {
 
 impl Actor {
     pub(in crate::actor) fn on_wrote(&mut self, wrote: Wrote) {
-        self.writes.in_flight = false;
+        self.writes.flights.end();
         match wrote {
-            Wrote::Batch { writes, records, condition, settled } => match settled {
+            Wrote::Batch { flight, writes, records, condition, settled } => match settled {
                 Settled::Landed(ack) => self.on_landed(writes, records, ack),
-                Settled::Refused { token } => self.on_refused(writes, condition, token.as_ref()),
-                Settled::Failed(error) => {
-                    self.seed.metrics.wrote(WriteOutcome::Failed);
-                    if matches!(error, AppendError::Busy { .. }) {
-                        // That the store is left alone is logged where that is decided, not for each stream.
-                        debug!(stream = %self.seed.key, "the store takes no append now");
-                        self.put_off_marks(&writes);
-                    } else {
-                        warn!(stream = %self.seed.key, error = &error as &dyn std::error::Error, "an append failed");
-                    }
-                    let error = failed(error);
-                    self.fail_writes(writes.into_iter().map(|(write, _)| write), &error);
-                }
+                Settled::Refused { token } => self.on_refused(&flight, writes, condition, token.as_ref()),
+                Settled::Failed(error) => self.on_failed(writes, error),
                 Settled::Unknown => {
                     self.seed.metrics.wrote(WriteOutcome::Unknown);
                     warn!(stream = %self.seed.key, "the fate of an append is not known");
                     self.fail_writes(writes.into_iter().map(|(write, _)| write), &OpError::OutcomeUnknown);
                 }
             },
-            Wrote::Pieces { write, uploaded } => self.on_uploaded(write, uploaded),
+            Wrote::Pieces { flight, write, uploaded } => self.on_uploaded(&flight, write, uploaded),
         }
+        if !self.writes.flights.are_under_way() {
+            self.take_up_refused();
+        }
+    }
+
+    fn on_failed(&mut self, writes: Vec<(Write, Planned)>, error: AppendError) {
+        self.seed.metrics.wrote(WriteOutcome::Failed);
+        if matches!(error, AppendError::Busy { .. }) {
+            // That the store is left alone is logged where that is decided, not for each stream.
+            debug!(stream = %self.seed.key, "the store takes no append now");
+            self.put_off_marks(&writes);
+        } else {
+            warn!(stream = %self.seed.key, error = &error as &dyn std::error::Error, "an append failed");
+        }
+        let error = failed(error);
+        self.fail_writes(writes.into_iter().map(|(write, _)| write), &error);
     }
 
     /// A mark that the store would not take is tried again later than usual: while it is away, each stream with a lifetime
@@ -81,9 +86,19 @@ impl Actor {
 
     fn fail_writes(&mut self, writes: impl Iterator<Item = Write>, error: &OpError) {
         for write in writes {
+            if matches!(write.kind, WriteKind::Mark(Mark::Trim)) {
+                self.leave_the_trim();
+            }
             write.fail(error);
         }
         self.resume_put_off();
+    }
+
+    /// What could not be trimmed is left to the sweep: nobody may ever ask for this stream again.
+    fn leave_the_trim(&self) {
+        let Some(life) = self.state.incarnation() else { return };
+        let (incarnation, at_ms) = (life.open.incarnation, self.state.clock_ms());
+        self.leave(Chore::List(Listing { key: self.seed.key.clone(), incarnation, at_ms }));
     }
 
     fn on_landed(&mut self, writes: Vec<(Write, Planned)>, records: Vec<NewRecord>, ack: AppendAck) {
@@ -97,8 +112,23 @@ impl Actor {
         for (write, planned) in writes {
             self.complete(write.kind, &planned, ack);
         }
-        self.take_own(records, whole.as_ref(), ack);
+        if self.phase == Phase::Serving && ack.start.seq > self.state.next() && self.writes.flights.are_under_way() {
+            self.seed.clock.learn(ack.end.timestamp);
+            self.present.known(ack.end.seq);
+            self.writes.flights.keep_ahead(records, ack);
+        } else {
+            self.take_own(records, whole.as_ref(), ack);
+        }
         self.finish_writes();
+    }
+
+    /// Folds what has landed behind batches whose acks came later, as far as it follows on what is folded now.
+    pub(in crate::actor) fn take_ahead(&mut self) {
+        while self.phase == Phase::Serving
+            && let Some((records, ack)) = self.writes.flights.next_ahead(self.state.next())
+        {
+            self.take_own(records, None, ack);
+        }
     }
 
     fn complete(&mut self, kind: WriteKind, planned: &Planned, ack: AppendAck) {
@@ -198,8 +228,15 @@ impl Actor {
         }
     }
 
-    /// The log, or the token, is not what the batch was decided on.
-    pub(super) fn on_refused(&mut self, writes: Vec<(Write, Planned)>, condition: Condition, token: Option<&Token>) {
+    /// The log, or the token, is not what the batch was decided on. It is decided again once nothing is in flight: what is
+    /// may be refused, too, and all goes back to the queue in the order in which it came.
+    pub(super) fn on_refused(
+        &mut self,
+        flight: &Flight,
+        writes: Vec<(Write, Planned)>,
+        condition: Condition,
+        token: Option<&Token>,
+    ) {
         self.seed.metrics.wrote(WriteOutcome::Refused);
         let turn_moved = token.is_some_and(|token| self.state.token().differs_only_in_turn(token));
         if turn_moved {
@@ -209,7 +246,16 @@ impl Actor {
             self.writes.races += 1;
         }
         debug!(stream = %self.seed.key, races = self.writes.races, "a batch is decided again");
-        for (mut write, _) in writes.into_iter().rev() {
+        self.writes.flights.set_aside(flight, writes);
+    }
+
+    /// Decides again what was refused, after a look at the log.
+    fn take_up_refused(&mut self) {
+        let refused = self.writes.flights.take_refused();
+        if refused.is_empty() {
+            return;
+        }
+        for (mut write, _) in refused.into_iter().rev() {
             write.tries += 1;
             match &mut write.kind {
                 WriteKind::Create(create) => {

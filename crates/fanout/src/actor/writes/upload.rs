@@ -11,7 +11,7 @@ use tailwater_log::{
 use tailwater_protocol::ContentKind;
 use tailwater_upstream::{AppendAck, StreamKey, Upstream};
 
-use super::{AppendWrite, Planned, Write, WriteKind, Wrote};
+use super::{AppendWrite, Flight, Planned, Write, WriteKind, Wrote};
 use crate::{
     actor::{Actor, Done},
     ops::OpError,
@@ -62,11 +62,11 @@ impl Actor {
             next: self.state.next(),
             patience: (&self.seed.config).into(),
         };
-        self.writes.in_flight = true;
+        let flight = self.writes.flights.begin_alone();
         self.start(async move {
             let (acks, failure) = attempts.run(plans, &|| write.is_awaited()).await;
             let uploaded = Uploaded { body, whole, acks, failure };
-            Done::Wrote(Box::new(Wrote::Pieces { write, uploaded }))
+            Done::Wrote(Box::new(Wrote::Pieces { flight, write, uploaded }))
         });
     }
 
@@ -77,7 +77,7 @@ impl Actor {
         builder.finish(Condition::Token)
     }
 
-    pub(super) fn on_uploaded(&mut self, mut write: Write, uploaded: Uploaded) {
+    pub(super) fn on_uploaded(&mut self, flight: &Flight, mut write: Write, uploaded: Uploaded) {
         let Uploaded { body, whole, acks, failure } = uploaded;
         let positions: Vec<u64> = acks.iter().map(|(_, ack)| ack.start.seq).collect();
         for (record, ack) in acks {
@@ -101,7 +101,7 @@ impl Actor {
             }
             Some(Settled::Refused { token }) => {
                 let planned = Planned { messages_end: None, closes: false, birth: None };
-                self.on_refused(vec![(write, planned)], Condition::Token, token.as_ref());
+                self.on_refused(flight, vec![(write, planned)], Condition::Token, token.as_ref());
             }
             // The pieces are invisible without their commit: whatever became of the last one, nothing was appended.
             Some(Settled::Failed(error)) => write.fail(&failed(error)),

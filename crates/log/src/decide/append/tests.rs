@@ -390,6 +390,76 @@ proptest! {
     }
 }
 
+/// The batch of those requests that are plain.
+fn plain_batch(state: &StreamState, requests: &[AppendRequest]) -> Option<Plan> {
+    let mut planner = Planner::new(state);
+    for request in requests.iter().filter(|request| request.is_plain()) {
+        planner.push(request, &native());
+    }
+    (!planner.is_empty()).then(|| planner.finish(batch()))
+}
+
+proptest! {
+    #[test]
+    fn plain_batches_of_one_state_are_the_same_in_whatever_order_they_land(
+        before in vec(requests(), 0..6),
+        one in vec(requests(), 1..5),
+        two in vec(requests(), 1..5),
+    ) {
+        let mut state = state_of(opening());
+        for request in &before {
+            let mut planner = Planner::new(&state);
+            planner.push(&request.on(state.life()), &native());
+            if !planner.is_empty() {
+                state = landed(&state, planner.finish(batch()).records, NOW);
+            }
+        }
+        prop_assume!(state.takes_plain_batches());
+        let [one, two] = [one, two].map(|requests| {
+            let requests: Vec<AppendRequest> = requests.iter().map(|request| request.on(state.life())).collect();
+            plain_batch(&state, &requests)
+        });
+        if let (Some(one), Some(two)) = (one, two) {
+            prop_assert_eq!((one.condition, two.condition), (Condition::Token, Condition::Token));
+            let in_order = landed(&landed(&state, one.records.clone(), NOW), two.records.clone(), NOW);
+            let swapped = landed(&landed(&state, two.records, NOW), one.records, NOW);
+            prop_assert_eq!(in_order, swapped);
+        }
+    }
+}
+
+#[test]
+fn only_an_open_stream_of_ours_without_a_checkpoint_due_takes_plain_batches() {
+    assert!(state_of(opening()).takes_plain_batches());
+    assert!(in_use().takes_plain_batches());
+    assert!(!StreamState::default().takes_plain_batches());
+    assert!(!closed(None).takes_plain_batches());
+    let gone = [Kind::Fence("g.0000000000000007".to_owned()), Kind::Gone(Gone { reason: GoneReason::Deleted })];
+    assert!(!state_of([opening(), gone.to_vec()].concat()).takes_plain_batches());
+    let inside = [opening(), vec![Kind::Fence("c.0000000000000007".to_owned())]].concat();
+    assert!(!state_of(inside).takes_plain_batches());
+    assert!(!state_of([opening(), vec![Kind::Fence("another's".to_owned())]].concat()).takes_plain_batches());
+    let long = state_of([opening(), vec![Kind::Message(Message::default()); 2000]].concat());
+    assert!(long.checkpoint_due() && !long.takes_plain_batches());
+}
+
+#[test]
+fn what_counts_or_closes_or_is_large_is_not_plain() {
+    assert!(request().is_plain());
+    let large = Content::Messages(vec![Bytes::from(vec![0; 2 << 20])]);
+    let pieces = Content::Pieces { body: 1, pieces: vec![3], bytes: 2 << 20 };
+    for other in [
+        close_only(),
+        AppendRequest { close: true, ..request() },
+        AppendRequest { producer: Some(claim("p", 0, 0)), ..request() },
+        AppendRequest { stream_seq: stream_seq("1"), ..request() },
+        AppendRequest { content: large, ..request() },
+        AppendRequest { content: pieces, ..request() },
+    ] {
+        assert!(!other.is_plain(), "{other:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -293,7 +293,8 @@ impl Meter {
         let Self { projects, principals: total } = self;
         let book = projects.entry(asker.project.clone()).or_default();
         let known = book.principals.len();
-        let has_place = book.make_place(asker.principal, *total, now);
+        // Where only the project has quotas, it does not matter who of it asks.
+        let has_place = quotas.principal != Allowance::default() && book.make_place(asker.principal, *total, now);
         let Book { own, newcomers, principals, .. } = book;
         *total -= known - principals.len();
         let (principal, slot) = if has_place {

@@ -113,9 +113,12 @@ pub enum RegisterError {
     },
 }
 
-/// What a record would meet a bound of.
+/// Why a record is better not appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
+pub enum Unfit {
+    /// No pod could read it, nor anything behind it.
+    #[error("no such record can be read")]
+    Malformed,
     /// All of the project's tokens would be revoked.
     #[error("too many tokens are revoked one by one: revoke all that were issued before a time")]
     Tokens,
@@ -230,26 +233,29 @@ impl Register {
         self.is_revoked(&grant.project, grant.id.as_deref(), grant.issued_at)
     }
 
-    /// Whether a record, appended now, would do what it says, and no more.
+    /// Whether a record, appended now, would do what it says, and no more. To be asked before any is appended.
     ///
     /// # Errors
-    /// [`NoRoom`].
-    pub fn check(&self, record: &Record) -> Result<(), NoRoom> {
+    /// [`Unfit`].
+    pub fn check(&self, record: &Record) -> Result<(), Unfit> {
+        if Record::decode(&record.encode()).as_ref() != Ok(&Some(record.clone())) {
+            return Err(Unfit::Malformed);
+        }
         let row = |project| match self.state.revocations.get(project) {
-            None if self.state.revocations.len() >= MAX_ROWS => Err(NoRoom::Rows),
+            None if self.state.revocations.len() >= MAX_ROWS => Err(Unfit::Rows),
             row => Ok(row.map_or(0, |row| row.tokens.len())),
         };
         match record {
             Record::RevokeToken { project, .. } => {
                 let full = row(project)? >= MAX_LISTED_PER_PROJECT || self.listed >= MAX_LISTED;
-                if full { Err(NoRoom::Tokens) } else { Ok(()) }
+                if full { Err(Unfit::Tokens) } else { Ok(()) }
             }
             Record::RevokeOlder { project, .. } => row(project).map(drop),
             Record::PutProject { project, document } => {
                 if self.fits(project, document) {
                     Ok(())
                 } else {
-                    Err(NoRoom::Projects)
+                    Err(Unfit::Projects)
                 }
             }
             Record::RemoveProject { .. } | Record::Checkpoint(_) => Ok(()),

@@ -34,7 +34,8 @@ impl Fields {
         let own = left.iter().filter(|left| left.holder == Holder::Principal);
         let refused = exceeded.map(|exceeded| &exceeded.left).filter(|left| left.holder == Holder::Project);
         let (mut policy, mut limit) = (String::new(), String::new());
-        for left in own.chain(refused) {
+        // What is neither a request, nor a byte, nor under way is of no unit that the draft has.
+        for left in own.chain(refused).filter(|left| left.metered != Metered::Streams) {
             let cut = if policy.is_empty() { "" } else { ", " };
             let (name, quota) = (left.name(), left.quota.min(MAX_INTEGER));
             let (unit, available) = (left.metered.unit(), left.available.min(MAX_INTEGER));
@@ -97,7 +98,7 @@ impl Metered {
         }
     }
 
-    /// The unit, where it is not requests; a connection and a stream are counted by the requests that open them.
+    /// The unit, where it is not requests; connections are counted by the requests that open them.
     fn unit(self) -> &'static str {
         match self {
             Self::Bytes => ";qu=\"content-bytes\"",

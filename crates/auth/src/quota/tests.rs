@@ -84,12 +84,11 @@ fn the_fields_say_what_is_left_to_the_asker_and_nothing_of_the_others() {
     assert_eq!(
         fields.policy,
         "\"requests\";q=100;w=60, \"bytes\";q=999999999999999;qu=\"content-bytes\";w=3600, \"connections\";q=5;w=1, \
-         \"readers\";q=3;qu=\"concurrent-requests\", \"streams\";q=2"
+         \"readers\";q=3;qu=\"concurrent-requests\""
     );
     assert_eq!(
         fields.limit,
-        "\"requests\";r=99;t=60, \"bytes\";r=999999999999999;t=3600, \"connections\";r=4;t=1, \"readers\";r=2, \
-         \"streams\";r=2"
+        "\"requests\";r=99;t=60, \"bytes\";r=999999999999999;t=3600, \"connections\";r=4;t=1, \"readers\";r=2"
     );
     meter.release(held);
     meter.charge(&asker, REQUEST, at(0)).unwrap();
@@ -158,6 +157,16 @@ fn what_was_held_before_there_was_a_limit_is_not_given_back_under_it() {
     meter.release(before.unwrap());
     assert_eq!(meter.held(&chat, Place::Reader), 1);
     assert!(meter.hold(&asker, Place::Reader, at(0)).is_err());
+}
+
+#[test]
+fn where_only_the_project_is_limited_its_principals_are_not_remembered() {
+    let quotas = Quotas { principal: Allowance::default(), ..requests() };
+    let (mut meter, chat) = (Meter::default(), id("chat"));
+    let had: usize = (0..40)
+        .map(|n| let_in(&mut meter, &Asker { project: &chat, principal: principal(n), quotas: &quotas }, 1, at(0)))
+        .sum();
+    assert_eq!((had, meter.principals), (25, 0));
 }
 
 #[test]

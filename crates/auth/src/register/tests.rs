@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::key::KeyPrint;
+use crate::{key::KeyPrint, token::claims::MAX_TOKEN_ID};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -107,7 +107,7 @@ fn one_more_than_can_be_listed_revokes_all_of_the_project_and_of_no_other() {
     let listed: Vec<_> = (0..MAX_LISTED_PER_PROJECT).map(|n| revoke("chat", &n.to_string(), None)).collect();
     let mut register = folded(listed.iter().map(|record| (NOW, record)));
     let more = revoke("chat", "more", None);
-    assert_eq!(register.check(&more), Err(NoRoom::Tokens));
+    assert_eq!(register.check(&more), Err(Unfit::Tokens));
     assert_eq!(register.check(&revoke("other", "more", None)), Ok(()));
     assert!(!revoked(&register, "chat", "another", NOW));
     register.apply(register.next(), NOW, &more.encode()).unwrap();
@@ -121,7 +121,7 @@ fn one_more_than_can_be_listed_revokes_all_of_the_project_and_of_no_other() {
 fn projects_without_room_are_covered_by_what_covers_all() {
     let rows: Vec<_> = (0..MAX_ROWS as u64).map(|n| older(&format!("p{n}"), 1000 + n)).collect();
     let mut register = folded(rows.iter().map(|record| (NOW, record)));
-    assert_eq!(register.check(&older("late", 5000)), Err(NoRoom::Rows));
+    assert_eq!(register.check(&older("late", 5000)), Err(Unfit::Rows));
     register.apply(register.next(), NOW, &older("late", 5000).encode()).unwrap();
     assert_eq!(register.state.revocations.len(), MAX_ROWS);
     assert!(revoked(&register, "late", "x", 4999) && !revoked(&register, "late", "x", 5000));
@@ -202,7 +202,7 @@ fn a_change_without_room_takes_the_project_away() {
     register.apply(register.next(), NOW, &fillers[count - 1].encode()).unwrap();
     let full = register.check(&grown);
     register.apply(register.next(), NOW, &grown.encode()).unwrap();
-    assert_eq!(full, Err(NoRoom::Projects));
+    assert_eq!(full, Err(Unfit::Projects));
     assert!(register.documents().all(|(project, _)| project.as_str() != "small"));
     let bytes: usize = register.documents().map(|(_, document)| document.0.len()).sum();
     assert_eq!(register.documents, bytes);
@@ -215,6 +215,23 @@ fn only_a_document_of_one_project_is_put() {
     assert_eq!(Record::put(Zeroizing::default()).unwrap_err(), PutError::NotOne { found: 0 });
     assert!(matches!(Record::put(Zeroizing::new("x = 1".to_owned())), Err(PutError::Document(_))));
     assert_eq!(Record::put(Zeroizing::new("#".repeat(MAX_DOCUMENT + 1))).unwrap_err(), PutError::TooLong);
+}
+
+#[test]
+fn what_no_pod_could_read_is_not_fit_to_be_appended() {
+    let register = Register::default();
+    let document = |text: String| Record::PutProject { project: id("a"), document: SecretText(Zeroizing::new(text)) };
+    for record in [
+        revoke("a", "", None),
+        revoke("a", &"x".repeat(MAX_TOKEN_ID + 1), None),
+        document("#".repeat(MAX_DOCUMENT + 1)),
+    ] {
+        assert_eq!(register.check(&record), Err(Unfit::Malformed), "{record:?}");
+        assert!(Record::decode(&record.encode()).is_err(), "{record:?}");
+    }
+    for record in [revoke("a", &"x".repeat(MAX_TOKEN_ID), None), older("a", 0), remove("a"), put("a", "")] {
+        assert_eq!(register.check(&record), Ok(()), "{record:?}");
+    }
 }
 
 #[test]

@@ -438,10 +438,17 @@ proptest! {
     fn what_is_revoked_stays_revoked_until_it_has_expired(log in any_log()) {
         let mut register = Register::default();
         let mut said: Vec<(ProjectId, String, u64)> = Vec::new();
+        let mut before: Vec<(ProjectId, u64)> = Vec::new();
         for (at, record) in &log {
             register.apply(register.next(), *at, &record.encode()).unwrap();
             if let Record::RevokeToken { project, id, expires_at } = record {
                 said.push((project.clone(), id.clone(), expires_at.unwrap_or(u64::MAX)));
+            }
+            if let Record::RevokeOlder { project, before: time } = record {
+                before.push((project.clone(), (*time).min(*at)));
+            }
+            for (project, time) in before.iter().filter(|(_, time)| *time > 0) {
+                prop_assert!(register.is_revoked(project, None, Some(time - 1)), "{} before {}", project, time);
             }
             for (project, token, expires_at) in &said {
                 if *expires_at > *at {

@@ -157,7 +157,7 @@ OPTIONS /v1/admin/projects/{project}/keys/{key}  -  204 204 204 204 204 204 204 
 GET     /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
 HEAD    /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
 PUT     /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
-POST    /v1/admin/projects/{project}/tokens  -  401 401 401 401 401 403 403 201 201 403 403 201
+POST    /v1/admin/projects/{project}/tokens  -  401 401 401 401 401 403 403 403 201 403 403 201
 DELETE  /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
 PATCH   /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405
 OPTIONS /v1/admin/projects/{project}/tokens  -  204 204 204 204 204 204 204 204 204 204 204 204

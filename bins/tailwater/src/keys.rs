@@ -1,12 +1,14 @@
 //! `tailwater project key`: other keys in the files of projects.
 //!
-//! A file is replaced as a whole by one that only its owner can read, so a gateway that looks at it sees all of the change
-//! or nothing, and only if the gateway would take what comes out.
+//! A file is replaced as a whole, so a gateway that looks at it sees all of the change or nothing, and only if the gateway
+//! would take what comes out. It keeps its owner and group, and whether the group may read it: that is how a gateway may
+//! that is not its owner. Others may not. What somebody else changes meanwhile is not lost: the command fails instead.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::Write as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
+    mem,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
     process,
 };
@@ -23,8 +25,12 @@ use zeroize::Zeroizing;
 
 use crate::trust::{named, print, random_secret, read};
 
-/// Who may read a file of secrets.
+/// Who may read a file of secrets while it is written.
 const OWNER_ALONE: u32 = 0o600;
+/// What it keeps of who might before.
+const KEPT_MODE: u32 = 0o640;
+/// What is said where it is not what it was.
+const CHANGED: &str = "it was changed meanwhile; nothing was written, and another try sees what it is now";
 
 /// Change the keys of a project in its file, or list them
 #[derive(Debug, Subcommand)]
@@ -120,19 +126,27 @@ impl OfProject {
         let Some(at) = files.iter().position(|(text, _)| holds(text, &id)) else {
             bail!("there is no project `{id}` whose keys are written as [[project.key]]");
         };
-        files[at].0 = rekey(&files[at].0, &id, change)?;
+        let new = rekey(&files[at].0, &id, change)?;
+        let before = mem::replace(&mut files[at].0, new);
         let names: Vec<_> = files.iter().map(|(_, path)| path.display().to_string()).collect();
         let documents = files.iter().zip(&names).map(|((text, _), name)| Document { name, bytes: text.as_bytes() });
         Projects::parse(documents).context("the gateway would not take what comes out")?;
         let (text, path) = &files[at];
-        replace(path, text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))
+        replace(path, before.as_bytes(), text.as_bytes())
+            .with_context(|| format!("{} cannot be written", path.display()))
     }
 }
 
-/// Replaces a file, which keeps its owner. Where a link leads to it, the link stays.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+/// Replaces a file that holds this. Where a link leads to it, the link stays.
+fn replace(path: &Path, before: &[u8], bytes: &[u8]) -> anyhow::Result<()> {
     let path = fs::canonicalize(path)?;
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { bail!("it is no file") };
+    // One command at a time goes from the look to the renaming; the lock goes with the handle.
+    let opened = File::open(folder)?;
+    opened.lock().context("its folder cannot be locked")?;
+    if *Zeroizing::new(fs::read(&path)?) != before {
+        bail!("{CHANGED}");
+    }
     // Hidden, so that no gateway takes it for a file of projects.
     let aside = folder.join(format!(".{}.{}", name.to_string_lossy(), process::id()));
     let written = write_aside(&aside, &path, bytes).and_then(|()| Ok(fs::rename(&aside, &path)?));
@@ -141,7 +155,7 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::remove_file(&aside).ok();
     }
     written?;
-    Ok(File::open(folder)?.sync_all()?)
+    Ok(opened.sync_all()?)
 }
 
 fn write_aside(aside: &Path, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -151,13 +165,14 @@ fn write_aside(aside: &Path, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
         fchown(&file, Some(before.uid()), Some(before.gid())).context("its owner cannot be kept")?;
     }
+    file.set_permissions(Permissions::from_mode(before.mode() & KEPT_MODE))?;
     file.write_all(bytes)?;
     Ok(file.sync_all()?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::{os::unix::fs::symlink, thread};
 
     use clap::Parser;
     use tempfile::tempdir;
@@ -188,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_rotated_in_a_file_that_only_its_owner_can_read() {
+    fn a_key_is_rotated_in_its_file() {
         let directory = tempdir().unwrap();
         let (file, link) = (directory.path().join("p.toml"), directory.path().join("link.toml"));
         fs::write(&file, project("a") + &project("b")).unwrap();
@@ -203,11 +218,55 @@ mod tests {
         );
         run(&["add", "a", "newer", "--first"], &file).unwrap();
         assert_eq!(listed(&file, "a"), "newer(HS256) first\nnew(HS256)\n");
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, OWNER_ALONE);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left aside");
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("# a\n") && text.contains("# b\n"), "{text}");
+    }
+
+    #[test]
+    fn who_could_read_a_file_still_can_but_for_the_rest_of_the_world() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("p.toml");
+        for (before, after) in [(0o600, 0o600), (0o640, 0o640), (0o644, 0o640), (0o666, 0o640), (0o400, 0o400)] {
+            fs::write(&file, project("a")).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(before)).unwrap();
+            run(&["add", "a", "new"], &file).unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, after, "{before:o}");
+            fs::remove_file(&file).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_changed_meanwhile_is_not_overwritten() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("p.toml");
+        fs::write(&file, project("a") + &project("b")).unwrap();
+        let error = replace(&file, project("a").as_bytes(), b"nonsense").unwrap_err();
+        assert_eq!(error.to_string(), CHANGED);
+        assert_eq!(fs::read_to_string(&file).unwrap(), project("a") + &project("b"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left aside");
+    }
+
+    #[test]
+    fn commands_at_once_lose_nothing_of_each_other() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("p.toml");
+        fs::write(&file, project("a")).unwrap();
+        let ids = ["1", "2", "3", "4", "5", "6"];
+        thread::scope(|scope| {
+            for id in ids {
+                let file = &file;
+                scope.spawn(move || {
+                    while let Err(error) = run(&["add", "a", id], file) {
+                        assert_eq!(error.root_cause().to_string(), CHANGED);
+                    }
+                });
+            }
+        });
+        let mut listed: Vec<_> = listed(&file, "a").lines().skip(1).map(str::to_owned).collect();
+        listed.sort();
+        assert_eq!(listed, ids.map(|id| format!("{id}(HS256)")));
     }
 
     #[test]

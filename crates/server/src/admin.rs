@@ -220,15 +220,19 @@ impl Administrator {
         }
     }
 
-    /// What may stand in a token that it asks for, and until when that may count: nothing outlives what it was made with,
+    /// What may stand in a token that it asks for, and until when that may count: nothing goes beyond what it was made with,
     /// and only the operator makes administrators.
     fn bound(&self, scopes: Scopes, expires_at: u64) -> Result<u64, Problem> {
-        match self {
-            Self::Operator => Ok(expires_at),
-            Self::OfProject(_) if scopes.contains(Scope::Manage) => {
-                Err(Problem::invalid_token_request(&"a token does not make another one with the scope `manage`"))
-            }
-            Self::OfProject(grant) => Ok(expires_at.min(grant.expires_at)),
+        let grant = match self {
+            Self::Operator => return Ok(expires_at),
+            Self::OfProject(grant) => grant,
+        };
+        if scopes.contains(Scope::Manage) {
+            return Err(Problem::invalid_token_request(&"a token does not make another one with the scope `manage`"));
+        }
+        match scopes.iter().find(|scope| !grant.scopes.contains(*scope)) {
+            Some(lacking) => Err(Refusal::Scope(lacking).into()),
+            None => Ok(expires_at.min(grant.expires_at)),
         }
     }
 }

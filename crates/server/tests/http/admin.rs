@@ -109,7 +109,7 @@ async fn only_the_operator_is_told_that_there_is_no_such_project() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_made_that_counts_and_nothing_outlives_what_it_was_made_with() {
     let fixture = guarded();
-    let manager = token("chat", "manage");
+    let manager = token("chat", "read write manage");
     let wanted = json!({ "scope": ["read", "write"], "streams": ["room/*"], "expiresIn": 3600, "id": "one" });
     let made = ask(&fixture, &manager, &wanted).await;
     assert_eq!((made.status, made.header("cache-control")), (201, "no-store"));
@@ -134,7 +134,33 @@ async fn a_token_is_made_that_counts_and_nothing_outlives_what_it_was_made_with(
     let made = ask(&fixture, CREDENTIAL, &administrator).await.json();
     assert_eq!(made["expiresAt"], json!(NOW + 86400));
     assert_eq!(made["id"].as_str().unwrap().len(), 32);
-    assert_eq!(ask(&fixture, made["token"].as_str().unwrap(), &json!({ "scope": ["read"] })).await.status, 201);
+    // Of the operator is asked what its token is to do itself.
+    let administrator = made["token"].as_str().unwrap();
+    assert_eq!(ask(&fixture, administrator, &json!({ "scope": ["read"] })).await.code(), "scope_needed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_makes_none_that_may_do_what_it_may_not() {
+    let fixture = guarded();
+    // What the token may do, what is asked for, and what is lacking.
+    let table = [
+        ("manage", vec!["read"], "read"),
+        ("manage", vec!["write"], "write"),
+        ("read manage", vec!["read", "write"], "write"),
+        ("write manage", vec!["read", "write"], "read"),
+        ("read manage", vec!["read"], ""),
+        ("read write manage", vec!["write", "read"], ""),
+    ];
+    for (scopes, wanted, lacking) in table {
+        let answer = ask(&fixture, &token("chat", scopes), &json!({ "scope": wanted })).await;
+        if lacking.is_empty() {
+            assert_eq!(answer.status, 201, "{scopes} {wanted:?}");
+            continue;
+        }
+        assert_eq!((answer.status, answer.code().as_str()), (403, "scope_needed"), "{scopes} {wanted:?}");
+        assert_eq!(answer.json()["scope"], lacking, "{scopes} {wanted:?}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("\"token\""), "{scopes} {wanted:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,7 +57,7 @@ pub enum PassedOver {
     Algorithm,
     /// It has no `kid` that a token could name: `[A-Za-z0-9._-]{1,64}`.
     Id,
-    /// Its RSA modulus has not 2048 to 8192 bits.
+    /// Its RSA modulus has not 2048 to 4096 bits.
     RsaLength,
 }
 

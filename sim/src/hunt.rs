@@ -37,6 +37,7 @@ const DEEDS: &[&str] = &[
     "posts",
     "posts with a number",
     "reads at another pod",
+    "rings filled to their limits",
     "scenes beside a plain writer",
     "scenes of pods that contend",
     "scenes of readers of a deleted stream",

@@ -171,6 +171,12 @@ impl Writer<'_> {
         answer
     }
 
+    /// A POST of one short message.
+    pub async fn say(&mut self, pod: usize) -> Wrote {
+        let bodies = self.bodies(1, 0);
+        self.post(pod, bodies, None, None, false).await
+    }
+
     /// The next claim of one message, repeated at the same pod. Whether it was accepted.
     pub async fn claim_at(&mut self, pod: usize) -> bool {
         self.claim(|_| (pod, None), 1, false).await

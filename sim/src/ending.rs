@@ -3,7 +3,7 @@
 //! Here it shows whether anybody waits for ever, whether all pods and all ways to a state agree, and whether what crashes
 //! have left behind is cleared away.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use futures_util::future::{join, join_all};
 use tailwater_fanout::{Gateway, Head, OpError};
@@ -70,9 +70,10 @@ pub async fn settle(world: &World, readers: &mut [(usize, &mut Memory, Way)]) {
         compare_folds(world, &key);
     }
     fresh.end();
-    if matches!(world.script.theme, Theme::Forks | Theme::Expiry) {
+    if matches!(world.script.theme, Theme::Lives | Theme::Forks | Theme::Expiry) {
         sweep(world).await;
     }
+    look_for_remains(world);
 }
 
 /// Nobody follows anything now. A few more messages in each stream, and the rings of the pod that has brought them there
@@ -254,6 +255,27 @@ async fn sweep(world: &World) {
         };
         if life.gone.is_some() && !life.references.iter().all(is_needed) {
             world.breach(Rule::Ends, format!("{key} ({incarnation:x}) is kept for a fork that is no more"));
+        }
+    }
+}
+
+/// What is gone, and needed by no fork, is cleared away: nothing of it is left but what S2 is told by.
+fn look_for_remains(world: &World) {
+    world.store.settle_trims();
+    let journal = world.store.journal();
+    let truth = Truth::read(&journal);
+    let keys: BTreeSet<&StreamKey> = truth.lives.iter().map(|life| &life.key).collect();
+    for key in keys {
+        // What was reaped is no more; what its name stands for now is judged.
+        let Some(log) = journal.iter().rfind(|landed| landed.key == *key).map(|landed| landed.log) else { continue };
+        let newest = truth.lives.iter().rfind(|life| life.log == log);
+        if newest.is_none_or(|life| life.gone.is_none() || !life.references.is_empty()) {
+            continue;
+        }
+        world.did("streams looked at for remains");
+        let left = world.store.records(key).iter().filter(|record| record.command().is_none()).count();
+        if left > 0 {
+            world.breach(Rule::Ends, format!("{key} is gone and needed by nobody, and {left} records of it are left"));
         }
     }
 }

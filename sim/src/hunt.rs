@@ -41,6 +41,7 @@ const DEEDS: &[&str] = &[
     "scenes beside a plain writer",
     "scenes of pods that contend",
     "scenes of readers of a deleted stream",
+    "streams looked at for remains",
     "stretches at a shard",
     "stretches by a task",
     "stretches of long-polls",

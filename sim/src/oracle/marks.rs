@@ -49,9 +49,10 @@ impl Verdict<'_> {
                     continue;
                 }
                 let refused = asked.iter().rfind(|(_, knows)| *knows == Knows::Refused).or_else(|| asked.last());
-                let by = refused.map_or("nobody asked for it".to_owned(), |(told, _)| {
-                    format!("client {} was told {}", told.who, trace::brief(&told.what))
-                });
+                let by = match refused {
+                    Some((told, _)) => format!("client {} was told {}", told.who, trace::brief(&told.what)),
+                    None => "nobody asked for it".to_owned(),
+                };
                 self.breach(Rule::Refused, format!("{mark:?} of {} has landed as batch {at}: {by}", life.key));
             }
         }

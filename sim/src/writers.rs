@@ -6,7 +6,6 @@ use bytes::Bytes;
 use tailwater_fanout::{
     Appended, Create, ForkFrom, ForkPoint, Gateway, Head, NewVisibility, OpError, Post, SourceAccess,
 };
-use tailwater_log::Visibility;
 use tailwater_protocol::{Lifetime, Offset, Producer, ProducerId, ReadOffset, StreamSeq};
 use tailwater_upstream::{Append, StreamKey};
 use tokio::time::sleep;
@@ -238,7 +237,7 @@ impl Writer<'_> {
         Create {
             content_type: Some(text()),
             lifetime: Some(lifetime),
-            visibility: NewVisibility::Default(Visibility::Public),
+            visibility: NewVisibility::Undeclared,
             messages,
             closed: false,
             fork: None,

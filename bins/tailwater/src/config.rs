@@ -201,7 +201,7 @@ impl Serve {
             tls: tls(&settings)?,
             placement: placement(&settings)?,
             server: server(&settings)?,
-            fanout: FanoutConfig { native_visibility: visibility_of_native(trust.as_ref()), ..fanout(&settings)? },
+            fanout: FanoutConfig { undeclared_visibility: undeclared_visibility(trust.as_ref()), ..fanout(&settings)? },
             trust,
             listen: settings
                 .listen
@@ -363,7 +363,7 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
 }
 
 /// Who sees a stream of which no creator has said anything.
-fn visibility_of_native(trust: Option<&Trust>) -> Visibility {
+fn undeclared_visibility(trust: Option<&Trust>) -> Visibility {
     if trust.is_some() { Visibility::Private } else { Visibility::Public }
 }
 
@@ -646,7 +646,7 @@ mod tests {
         for (text, trust) in table {
             let serve = decided(text);
             assert_eq!(serve.trust, trust, "{text}");
-            assert_eq!(serve.fanout.native_visibility == Visibility::Private, trust.is_some(), "{text}");
+            assert_eq!(serve.fanout.undeclared_visibility == Visibility::Private, trust.is_some(), "{text}");
         }
         let error = Serve::decide(settings("listen = ['0.0.0.0:1']"), &Foreign::default(), Flavour::Serve).unwrap_err();
         assert!(error.to_string().contains("--projects") && error.to_string().contains("--auth open"), "{error}");

@@ -462,7 +462,7 @@ impl Actor {
     fn native(&self) -> NativeDefaults {
         NativeDefaults {
             content_type: self.seed.config.native_content_type.clone(),
-            visibility: self.seed.config.native_visibility,
+            visibility: self.seed.config.undeclared_visibility,
             incarnation: self.writes.incarnation(),
         }
     }

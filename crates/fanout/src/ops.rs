@@ -31,8 +31,11 @@ pub struct Create {
 pub enum NewVisibility {
     /// As the request says; a stream that exists must have it.
     Declared(Visibility),
-    /// The request says nothing. A fork of a private source is private all the same.
+    /// The request says nothing, and whoever takes it says this. A fork of a private source is private all the same.
     Default(Visibility),
+    /// Nobody says anything, because everybody may do everything. Should that end, it is not public for having been
+    /// made before.
+    Undeclared,
 }
 
 /// Which sources the author of a fork may read.
@@ -246,23 +249,25 @@ impl NewVisibility {
     pub(crate) fn declared(self) -> Option<Visibility> {
         match self {
             Self::Declared(visibility) => Some(visibility),
-            Self::Default(_) => None,
+            Self::Default(_) | Self::Undeclared => None,
         }
     }
 
     /// Of a stream that is no fork.
-    pub(crate) fn plain(self) -> Visibility {
+    pub(crate) fn plain(self) -> Option<Visibility> {
         match self {
-            Self::Declared(visibility) | Self::Default(visibility) => visibility,
+            Self::Declared(visibility) | Self::Default(visibility) => Some(visibility),
+            Self::Undeclared => None,
         }
     }
 
     /// Of a fork of this source.
-    pub(crate) fn of_fork(self, source: Visibility) -> Visibility {
+    pub(crate) fn of_fork(self, source: Visibility) -> Option<Visibility> {
         match self {
-            Self::Declared(visibility) => visibility,
-            Self::Default(_) if source == Visibility::Private => Visibility::Private,
-            Self::Default(visibility) => visibility,
+            Self::Declared(visibility) => Some(visibility),
+            Self::Default(_) | Self::Undeclared if source == Visibility::Private => Some(Visibility::Private),
+            Self::Default(visibility) => Some(visibility),
+            Self::Undeclared => None,
         }
     }
 }
@@ -276,7 +281,7 @@ impl Head {
         Self {
             content_type: open.map_or(&config.native_content_type, |open| &open.content_type).clone(),
             lifetime: open.map_or(Lifetime::Forever, |open| open.lifetime),
-            visibility: open.map_or(config.native_visibility, |open| open.visibility),
+            visibility: open.and_then(|open| open.visibility).unwrap_or(config.undeclared_visibility),
             birth: state.own_birth(),
             tail: state.tail_offset(),
             closed: life.is_some_and(|life| life.closed.is_some()),

@@ -272,7 +272,7 @@ pub(crate) fn open(incarnation: u64) -> Open {
         incarnation,
         content_type: ContentType::default_binary(),
         lifetime: Lifetime::Forever,
-        visibility: Visibility::Public,
+        visibility: None,
         retention_ms: None,
         adopts_native: false,
         fork: None,

@@ -126,8 +126,11 @@ impl Permit {
 
     /// Who may see a new stream.
     pub(crate) fn new_visibility(&self, declared: Option<tailwater_protocol::Visibility>) -> NewVisibility {
-        let default = self.terms.as_ref().map_or(Visibility::Public, |terms| terms.visibility);
-        declared.map_or(NewVisibility::Default(default), |declared| NewVisibility::Declared(answer::in_log(declared)))
+        match (declared, &self.terms) {
+            (Some(declared), _) => NewVisibility::Declared(answer::in_log(declared)),
+            (None, Some(terms)) => NewVisibility::Default(terms.visibility),
+            (None, None) => NewVisibility::Undeclared,
+        }
     }
 
     /// What the author of a fork of this source may see of it.

@@ -275,6 +275,8 @@ async fn a_fork_of_a_private_stream_is_private_unless_its_author_says_otherwise(
         (private, NewVisibility::Default(public), private),
         (private, NewVisibility::Declared(public), public),
         (public, NewVisibility::Declared(private), private),
+        (public, NewVisibility::Undeclared, public),
+        (private, NewVisibility::Undeclared, private),
     ] {
         let (s, f) = (key(&format!("source of {new:?} {source:?}")), key(&format!("fork of {new:?} {source:?}")));
         pod.create(&s, Create { visibility: NewVisibility::Declared(source), ..plain() }).await.unwrap();

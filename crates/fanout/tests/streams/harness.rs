@@ -7,7 +7,6 @@ use prometheus::Registry;
 use tailwater_fanout::{
     Appended, Config, Create, Delivery, Event, Gateway, Metrics, NewVisibility, OpError, Post, Reader, Seed,
 };
-use tailwater_log::Visibility;
 use tailwater_protocol::{ContentType, Offset, Producer, ProducerId, ReadOffset, StreamSeq};
 use tailwater_testkit::{ScriptedUpstream, Settings};
 use tailwater_upstream::{StreamKey, Upstream};
@@ -117,7 +116,7 @@ pub(crate) fn plain() -> Create {
     Create {
         content_type: Some(text()),
         lifetime: None,
-        visibility: NewVisibility::Default(Visibility::Public),
+        visibility: NewVisibility::Undeclared,
         messages: Vec::new(),
         closed: false,
         fork: None,

@@ -30,7 +30,7 @@ fn longest_open() -> Open {
         incarnation: u64::MAX,
         content_type: ContentType::parse(&format!("text/{}", "x".repeat(251))).unwrap(),
         lifetime: Lifetime::ExpiresAt { at_ms: u64::MAX },
-        visibility: Visibility::Private,
+        visibility: Some(Visibility::Private),
         retention_ms: Some(u64::MAX),
         adopts_native: false,
         fork: Some(fork),

@@ -102,7 +102,7 @@ pub fn decide_existing(
     }
     let outcome = match &state.life {
         Life::Native(_) => differs_from_native(declared, native),
-        Life::Opened(life) => differs(life, declared),
+        Life::Opened(life) => differs(life, declared, native),
     };
     Some(outcome.map_or(CreateOutcome::Exists, CreateOutcome::Conflict))
 }
@@ -124,7 +124,7 @@ fn differs_from_native(declared: &DeclaredConfig, native: &NativeDefaults) -> Op
     declared.closed.then_some(ConfigField::Closed)
 }
 
-fn differs(life: &Incarnation, declared: &DeclaredConfig) -> Option<ConfigField> {
+fn differs(life: &Incarnation, declared: &DeclaredConfig, native: &NativeDefaults) -> Option<ConfigField> {
     let default;
     let content_type = match (&declared.content_type, &declared.fork) {
         (Some(declared), _) => Some(declared),
@@ -144,7 +144,8 @@ fn differs(life: &Incarnation, declared: &DeclaredConfig) -> Option<ConfigField>
     if declared.closed != life.closed.is_some() {
         return Some(ConfigField::Closed);
     }
-    if declared.visibility.is_some_and(|declared| declared != life.open.visibility) {
+    let visibility = life.open.visibility.unwrap_or(native.visibility);
+    if declared.visibility.is_some_and(|declared| declared != visibility) {
         return Some(ConfigField::Visibility);
     }
     let same_fork = match (&declared.fork, &life.open.fork) {

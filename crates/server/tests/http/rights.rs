@@ -198,7 +198,7 @@ const OTHERS: [(&str, [u16; 4]); 16] = [
 fn guarded() -> Fixture {
     let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
     let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
-    let fanout = tailwater_fanout::Config { native_visibility: Visibility::Private, ..Default::default() };
+    let fanout = tailwater_fanout::Config { undeclared_visibility: Visibility::Private, ..Default::default() };
     let operator = Some(Operator::new(OPERATOR).unwrap());
     Fixture::with(Config { auth, operator, ..Config::default() }, fanout)
 }
@@ -564,6 +564,26 @@ async fn a_stream_is_as_visible_as_its_creator_or_its_project_says() {
         let nonsense = [authorized, ("stream-visibility", "hidden")];
         let answer = fixture.send("PUT", &format!("{path}x"), &nonsense, "").await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_visibility"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_in_open_mode_is_private_unless_its_creator_said_otherwise() {
+    let fixture = guarded();
+    let open = Fixture::on(fixture.upstream.clone(), Config::default(), tailwater_fanout::Config::default());
+    let plain = ("content-type", "text/plain");
+    for project in ["chat", "wide"] {
+        for (declared, status) in [(None, 401), (Some("private"), 401), (Some("public"), 200)] {
+            let path = format!("/v1/stream/{project}/{}", declared.unwrap_or("undeclared"));
+            let headers: Vec<_> = declared.map(|declared| ("stream-visibility", declared)).into_iter().collect();
+            let created = open.send("PUT", &path, &[&[plain], headers.as_slice()].concat(), "a").await;
+            assert_eq!((created.status, created.header("stream-visibility")), (201, declared.unwrap_or("public")));
+            assert_eq!(open.send("GET", &path, &[], "").await.status, 200);
+            assert_eq!(fixture.send("GET", &path, &[], "").await.status, status, "{path}");
+            let bearer = format!("Bearer {}", token(project, "read", None, 60));
+            let answer = fixture.send("HEAD", &path, &[("authorization", &bearer)], "").await;
+            assert_eq!((answer.status, answer.header("stream-visibility")), (200, declared.unwrap_or("private")));
+        }
     }
 }
 

@@ -16,8 +16,9 @@ use crate::der::{PrivateKey, PublicKey};
 pub const MIN_SECRET: usize = 32;
 /// The most bytes of a secret: beyond a block of the hash they add nothing.
 pub const MAX_SECRET: usize = 1024;
-/// The lengths of an RSA modulus, in bits, with which signatures are verified.
-pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The lengths of an RSA modulus, in bits, with which signatures are verified. A longer one costs more at each token that is
+/// refused than it is worth: a token that names no key is tried with all of its algorithm.
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 /// The most bytes of a key's id.
 pub const MAX_KEY_ID: usize = 64;
 
@@ -90,7 +91,7 @@ pub enum KeyError {
         found: Algorithm,
     },
     /// The RSA modulus has another length.
-    #[error("an RSA key has 2048 to 8192 bits, and this one has {bits}")]
+    #[error("an RSA key has 2048 to 4096 bits, and this one has {bits}")]
     RsaLength {
         /// Its length, in bits.
         bits: usize,
@@ -292,5 +293,43 @@ impl fmt::Display for Algorithm {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+    use super::*;
+
+    /// An element of DER.
+    fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap();
+        let [high, low] = length.to_be_bytes();
+        let head = match length {
+            0..128 => vec![tag, low],
+            128..256 => vec![tag, 0x81, low],
+            _ => vec![tag, 0x82, high, low],
+        };
+        [head.as_slice(), content].concat()
+    }
+
+    /// A public key whose modulus has so many bits.
+    fn rsa(bits: usize) -> String {
+        let modulus = element(0x02, &[&[0][..], &vec![0xff; bits / 8]].concat());
+        let key = element(0x30, &[modulus, element(0x02, &[1, 0, 1])].concat());
+        let identifier = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+        let algorithm = element(0x30, &[element(0x06, &identifier), element(0x05, &[])].concat());
+        let bit_string = element(0x03, &[&[0][..], key.as_slice()].concat());
+        let info = element(0x30, &[algorithm, bit_string].concat());
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(info))
+    }
+
+    #[test]
+    fn rsa_keys_are_neither_short_nor_longer_than_they_are_worth() {
+        for (bits, taken) in [(1024, false), (2040, false), (2048, true), (4096, true), (4104, false), (8192, false)] {
+            let fault = Key::public(None, Algorithm::Rs256, &rsa(bits)).err();
+            assert_eq!(fault, (!taken).then_some(KeyError::RsaLength { bits }), "{bits}");
+        }
     }
 }

@@ -26,7 +26,8 @@
 //!   header, a member of another type.
 //! - Time and revocation are looked at for each request, whatever is remembered.
 //! - No error, and no `Debug`, shows a secret, a token, or a part of one.
-//! - Without a token, or with one that does not count, no answer depends on whether a project or a stream exists.
+//! - Without a token, or with one that does not count, no answer depends on whether a project or a stream exists, except by
+//!   the origins that a project allows.
 //!
 //! Signatures are made and verified by `jsonwebtoken` on aws-lc-rs, which rustls brings along in any case; of its reading
 //! of tokens nothing is used, because it looks at neither `crit` nor members that stand there twice, and takes the time

@@ -43,7 +43,7 @@ pods scenario="chaos" *args:
 bench name="all" *args:
     @{{just_executable()}} _bench-{{name}} {{args}}
 
-_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream _bench-appends
+_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream _bench-appends _bench-opens
 
 # Single operations by the clock; an argument is a part of their names.
 _bench-micro *args:
@@ -76,6 +76,11 @@ _bench-upstream:
 _bench-appends:
     cargo build --release --locked
     cargo bench --locked -p tailwater-benches --bench appends
+
+# What a token costs when a stream is opened.
+_bench-opens:
+    cargo build --release --locked
+    cargo bench --locked -p tailwater-benches --bench opens
 
 # Run the long form of a proof and write docs/proofs/NAME.md; without a name, list them.
 prove *name:

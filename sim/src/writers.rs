@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tailwater_fanout::{Appended, Create, ForkFrom, ForkPoint, Gateway, Head, OpError, Post};
-use tailwater_log::Visibility;
+use tailwater_fanout::{
+    Appended, Create, ForkFrom, ForkPoint, Gateway, Head, NewVisibility, OpError, Post, SourceAccess,
+};
 use tailwater_protocol::{Lifetime, Offset, Producer, ProducerId, ReadOffset, StreamSeq};
 use tailwater_upstream::{Append, StreamKey};
 use tokio::time::sleep;
@@ -253,7 +254,7 @@ impl Writer<'_> {
         Create {
             content_type: Some(text()),
             lifetime: Some(lifetime),
-            visibility: Visibility::Public,
+            visibility: NewVisibility::Undeclared,
             messages,
             closed: false,
             fork: None,
@@ -301,7 +302,7 @@ impl Writer<'_> {
             let Asked::Answer(Ok(page)) = self.world.ask(pod, page).await else { return };
             at = ForkPoint::At(page.next);
         }
-        let fork = ForkFrom { source: source.clone(), at, sub_offset: 0 };
+        let fork = ForkFrom { source: source.clone(), access: SourceAccess::Any, at, sub_offset: 0 };
         let create = Create { fork: Some(fork), content_type: None, ..self.new_stream(into, Vec::new()) };
         self.put(pod, &key_of(into), create, Vec::new(), Some((source, !at_a_page))).await;
     }

@@ -52,7 +52,7 @@ fn to_checkpoint() -> Box<dyn FnMut()> {
 /// Requests that wait together, into one batch; each of another producer where `seq` is the number that is its turn.
 fn decide(count: u64, seq: Option<u64>) -> Box<dyn FnMut()> {
     let state = folded(opened(), &claims(100, 100));
-    let native = NativeDefaults { content_type: content_type(), incarnation: 1 };
+    let native = NativeDefaults { content_type: content_type(), visibility: Visibility::Public, incarnation: 1 };
     let requests: Vec<AppendRequest> = (0..count).map(|n| request(n, seq.map(|seq| claim(n, seq)))).collect();
     Box::new(move || {
         black_box(planned(black_box(&state), &requests, &native));
@@ -80,7 +80,7 @@ fn opened() -> StreamState {
         incarnation: 1,
         content_type: content_type(),
         lifetime: Lifetime::Forever,
-        visibility: Visibility::Public,
+        visibility: None,
         retention_ms: None,
         adopts_native: false,
         fork: None,
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn every_request_is_in_the_batch_and_no_checkpoint_is() {
         let state = folded(opened(), &claims(100, 100));
-        let native = NativeDefaults { content_type: content_type(), incarnation: 1 };
+        let native = NativeDefaults { content_type: content_type(), visibility: Visibility::Public, incarnation: 1 };
         let requests: Vec<_> = (0..64).map(|n| request(n, Some(claim(n, 1)))).collect();
         assert_eq!(planned(&state, &requests, &native).records.len(), 64);
     }

@@ -2,14 +2,14 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use tailwater_fanout::{Budget, Config as FanoutConfig};
+use tailwater_fanout::{Budget, Config as FanoutConfig, Visibility};
 use tailwater_protocol::{Addressing, ProjectId};
 use tailwater_s2::{BucketConfig, Endpoint, Placement};
 use tailwater_server::{Config as ServerConfig, TrustedProxies};
 
 use crate::{
     foreign::{self, Foreign},
-    settings::{Count, LogFormat, ServeSettings, Service, Size, Span, StoreSettings},
+    settings::{AuthMode, Count, LogFormat, ServeSettings, Service, Size, Span, StoreSettings},
 };
 
 /// Where the data is, unless settings say otherwise.
@@ -28,6 +28,11 @@ const MAX_BODY: u64 = 64 << 20;
 /// What `--send-buffer` may be. The kernel takes no less, and more than this is no bound.
 const SEND_BUFFER: std::ops::RangeInclusive<u64> = 4 << 10..=16 << 20;
 
+/// How far the clocks of others may be off, unless settings say otherwise.
+const TOKEN_SKEW: Duration = Duration::from_secs(30);
+/// The largest `--token-skew`: whoever needs more needs a clock.
+const MAX_TOKEN_SKEW: Duration = Duration::from_secs(600);
+
 /// The largest `--delivery-shards`.
 const MAX_SHARDS: u32 = 256;
 
@@ -36,6 +41,8 @@ const MAX_SHARDS: u32 = 256;
 pub(crate) struct Serve {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) tls: Option<TlsFiles>,
+    /// Where the projects are that are trusted; without it, everybody may do everything.
+    pub(crate) trust: Option<Trust>,
     pub(crate) store: Store,
     pub(crate) placement: Placement,
     pub(crate) server: ServerConfig,
@@ -48,6 +55,15 @@ pub(crate) struct Serve {
 pub(crate) struct TlsFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+}
+
+/// Whose tokens are taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Trust {
+    pub(crate) projects: PathBuf,
+    pub(crate) skew: Duration,
+    /// What holds the credential of who may administer all projects.
+    pub(crate) operator: Option<PathBuf>,
 }
 
 /// An embedded store alone.
@@ -129,6 +145,10 @@ impl ServeSettings {
         span(&mut self.body_timeout, defaults.body_timeout);
         span(&mut self.write_timeout, defaults.write_timeout);
         self.listen.get_or_insert_with(|| vec![SocketAddr::from(([127, 0, 0, 1], 4437))]);
+        if self.projects.is_some() {
+            self.auth.get_or_insert(AuthMode::Required);
+            span(&mut self.token_skew, TOKEN_SKEW);
+        }
         self.max_body.get_or_insert(Size(defaults.max_body as u64));
         let connections = u32::try_from(defaults.max_connections).unwrap_or(u32::MAX);
         self.max_connections.get_or_insert(Count(connections));
@@ -176,11 +196,13 @@ impl Serve {
         let settings = settings.with_defaults(flavour);
         let log = Log::new(settings.log_format, settings.log.clone());
         let store = Store::decide(&settings, foreign)?;
+        let trust = trust(&settings)?;
         Ok(Self {
             tls: tls(&settings)?,
             placement: placement(&settings)?,
             server: server(&settings)?,
-            fanout: fanout(&settings)?,
+            fanout: FanoutConfig { undeclared_visibility: undeclared_visibility(trust.as_ref()), ..fanout(&settings)? },
+            trust,
             listen: settings
                 .listen
                 .filter(|listen| !listen.is_empty())
@@ -302,6 +324,47 @@ fn tls(settings: &ServeSettings) -> Result<Option<TlsFiles>, ConfigError> {
         (Some(_), None) => Err(refused("tls-key", &"is not given, and tls-cert needs one")),
         (None, Some(_)) => Err(refused("tls-cert", &"is not given, and tls-key is for one")),
     }
+}
+
+/// Who may do anything. Everybody may only where that was said, or where nobody else can ask.
+fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
+    let beyond = settings.listen.iter().flatten().find(|address| !address.ip().is_loopback());
+    match (settings.auth, &settings.projects, beyond) {
+        (Some(AuthMode::Required), Some(projects), _) => {
+            let skew = settings.token_skew.map_or(TOKEN_SKEW, |span| span.0);
+            if skew > MAX_TOKEN_SKEW {
+                return Err(refused("token-skew", &format!("must be {} at most", Span(MAX_TOKEN_SKEW))));
+            }
+            Ok(Some(Trust { projects: projects.clone(), skew, operator: settings.admin_token_file.clone() }))
+        }
+        (Some(AuthMode::Required), None, _) => {
+            Err(refused("projects", &"is not given, and with auth required nobody could do anything"))
+        }
+        (Some(AuthMode::Open), Some(_), _) => {
+            Err(refused("projects", &"is for auth required, and with auth open nobody is asked for a token"))
+        }
+        (_, None, _) if settings.token_skew.is_some() => {
+            Err(refused("token-skew", &"is for auth required, and nobody is asked for a token"))
+        }
+        (_, None, _) if settings.admin_token_file.is_some() => {
+            Err(refused("admin-token-file", &"is for auth required, and there are no projects to administer"))
+        }
+        (Some(AuthMode::Open), None, _) | (None, None, None) => Ok(None),
+        (None, None, Some(address)) => Err(refused(
+            "auth",
+            &format!(
+                "is not given, and {address} is beyond loopback: name the --projects whose tokens are to be asked for, or \
+                 say --auth open if whoever reaches this address may read and write every stream"
+            ),
+        )),
+        // Filled in before.
+        (None, Some(_), _) => Err(refused("auth", &"is not given")),
+    }
+}
+
+/// Who sees a stream of which no creator has said anything.
+fn undeclared_visibility(trust: Option<&Trust>) -> Visibility {
+    if trust.is_some() { Visibility::Private } else { Visibility::Public }
 }
 
 fn placement(settings: &ServeSettings) -> Result<Placement, ConfigError> {
@@ -528,6 +591,13 @@ mod tests {
             ("max-body = '65MiB'", "max-body"),
             ("tls-cert = 'c'", "tls-key"),
             ("tls-key = 'k'", "tls-cert"),
+            ("auth = 'required'", "projects"),
+            ("auth = 'open'\nprojects = 'p'", "projects"),
+            ("projects = 'p'\ntoken-skew = '11m'", "token-skew"),
+            ("token-skew = '1s'", "token-skew"),
+            ("admin-token-file = 'f'", "admin-token-file"),
+            ("listen = ['127.0.0.1:1', '0.0.0.0:1']", "auth"),
+            ("listen = ['[::]:1']", "auth"),
             ("send-buffer = '1KiB'", "send-buffer"),
             ("max-connections = 0", "max-connections"),
             ("max-requests = 0", "max-requests"),
@@ -557,6 +627,29 @@ mod tests {
             let error = Serve::decide(settings(text), &Foreign::default(), Flavour::Serve).unwrap_err();
             assert_eq!(error.setting, setting, "{error}");
         }
+    }
+
+    #[test]
+    fn everybody_may_do_everything_only_on_loopback_unless_that_is_said() {
+        let trust = |projects: &str, seconds| {
+            Some(Trust { projects: projects.into(), skew: Duration::from_secs(seconds), operator: None })
+        };
+        let table = [
+            ("", None),
+            ("listen = ['127.0.0.1:1', '[::1]:1']", None),
+            ("auth = 'open'", None),
+            ("auth = 'open'\nlisten = ['0.0.0.0:1']", None),
+            ("projects = 'p'", trust("p", 30)),
+            ("auth = 'required'\nprojects = 'p'\ntoken-skew = '0s'", trust("p", 0)),
+            ("projects = 'p'\nlisten = ['0.0.0.0:1']", trust("p", 30)),
+        ];
+        for (text, trust) in table {
+            let serve = decided(text);
+            assert_eq!(serve.trust, trust, "{text}");
+            assert_eq!(serve.fanout.undeclared_visibility == Visibility::Private, trust.is_some(), "{text}");
+        }
+        let error = Serve::decide(settings("listen = ['0.0.0.0:1']"), &Foreign::default(), Flavour::Serve).unwrap_err();
+        assert!(error.to_string().contains("--projects") && error.to_string().contains("--auth open"), "{error}");
     }
 
     #[test]

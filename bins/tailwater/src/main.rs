@@ -4,30 +4,36 @@
 //!
 //! - [`settings`]: flags, environment, file.
 //! - [`foreign`]: what the environment says under other names than ours, about buckets and managed S2.
+//! - [`log`]: what is logged.
 //! - [`memory`]: how much memory the process may have.
 //! - [`config`]: settings to what is in force.
 //! - [`descriptors`]: how many files may be open.
 //! - [`store`]: opening the store.
 //! - [`serve`]: running until told to stop.
+//! - [`trust`]: making and looking at projects and tokens.
+//! - [`keys`]: other keys in the files of projects.
 
 mod config;
 mod descriptors;
 mod foreign;
+mod keys;
+mod log;
 mod memory;
 mod serve;
 mod settings;
 mod store;
+mod trust;
 
 use std::{collections::BTreeMap, env, fmt::Display, fs, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
 use crate::{
     config::{Flavour, Log, Serve, StoreAlone},
     descriptors::Descriptors,
     foreign::Foreign,
-    settings::{CONFIG_ENV, ENV_PREFIX, Layer, LogFormat, ServeSettings, Sources, StoreSettings},
+    settings::{CONFIG_ENV, ENV_PREFIX, Layer, ServeSettings, Sources, StoreSettings},
+    trust::{ProjectCommand, TokenCommand},
 };
 
 #[global_allocator]
@@ -61,6 +67,12 @@ enum Command {
     Dev(Layered<ServeSettings>),
     /// Run the embedded store alone, for other gateways to use
     Store(Layered<StoreSettings>),
+    /// Make projects and look at them
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Make tokens and look into them
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// What was given, from everywhere.
@@ -101,6 +113,8 @@ fn main() -> ExitCode {
             run_gateway(layered, Flavour::Dev)
         }
         Command::Store(layered) => run_store(layered),
+        Command::Project(command) => tell(command.run()),
+        Command::Token(command) => tell(command.run()),
     }
 }
 
@@ -143,7 +157,7 @@ fn run_store(layered: Layered<StoreSettings>) -> ExitCode {
 }
 
 fn run(log: &Log, unknown: &[String], task: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    if let Err(error) = start_log(log) {
+    if let Err(error) = log::start(log) {
         return misconfigured(&format_args!("log: {error}"));
     }
     for variable in unknown {
@@ -164,12 +178,11 @@ fn run(log: &Log, unknown: &[String], task: impl Future<Output = anyhow::Result<
     }
 }
 
-fn start_log(log: &Log) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(&log.filter)?;
-    let builder = SubscriberBuilder::default().with_writer(std::io::stderr).with_env_filter(filter);
-    match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+/// How a command ends that only says something.
+fn tell(said: anyhow::Result<()>) -> ExitCode {
+    match said {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => misconfigured(&in_full(&error)),
     }
 }
 

@@ -3,14 +3,17 @@
 use std::{
     io::{self, Write as _},
     net::SocketAddr,
+    path::{Path, PathBuf},
     pin::pin,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use prometheus::{Registry, process_collector::ProcessCollector};
+use tailwater_auth::{Operator, Projects};
 use tailwater_fanout::{Gateway, Seed};
-use tailwater_server::{Ambient, App, Metrics, Parts, Server, Tls};
+use tailwater_s2::Placement;
+use tailwater_server::{Ambient, App, Auth, Guard, Metrics, Parts, Server, Tls};
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
@@ -43,12 +46,27 @@ struct Stop {
     terminate: Signal,
 }
 
+/// How somebody who tries the gateway gets in.
+struct Invitation {
+    /// Where tokens are asked for: a project, and where it stands.
+    project: Option<(String, PathBuf)>,
+}
+
 /// Runs a gateway.
 pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyhow::Result<()> {
     descriptors.log(config.server.max_connections);
     let mut stop = Stop::new()?;
     if let Some(files) = &config.tls {
         config.server.tls = Some(Tls::load(&files.certificate, &files.key)?);
+    }
+    let mut invitation = Invitation { project: None };
+    if let Some(trust) = &config.trust {
+        let guard = Guard::load(&trust.projects, trust.skew)?;
+        let first = guard.projects().iter().map(|project| project.id.to_string()).min();
+        invitation.project = first.map(|id| (id, trust.projects.clone()));
+        config.placement = placed(config.placement, &guard.projects())?;
+        config.server.operator = trust.operator.as_deref().map(operator).transpose()?;
+        config.server.auth = Auth::Required(guard);
     }
     let listeners = bind(&config)?;
     let registry = Registry::new();
@@ -68,7 +86,7 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
     let metrics = Metrics::register(&registry)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let app = App::new(Parts { gateway, config: config.server, registry, metrics, ambient: Ambient::default() });
-    announce(&listeners, scheme)?;
+    announce(&listeners, scheme, &invitation)?;
     let server = Server::start(&app, listeners).context("the delivery shards cannot be started")?;
     drop(app);
 
@@ -118,11 +136,23 @@ pub(crate) async fn store_alone(config: StoreAlone) -> anyhow::Result<()> {
     }
 }
 
+/// Where streams are, with the basins that projects name for themselves.
+fn placed(placement: Placement, projects: &Projects) -> anyhow::Result<Placement> {
+    let named = projects.iter().filter_map(|project| Some((project.id.as_str(), project.basin.as_ref()?.as_str())));
+    Ok(placement.with_basins(named)?)
+}
+
+/// Who may administer all projects.
+fn operator(file: &Path) -> anyhow::Result<Operator> {
+    let credential = store::read_token(file)?;
+    Operator::new(credential.reveal()).with_context(|| format!("the credential in {}", file.display()))
+}
+
 fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.listen {
         let listener = listen(*address).with_context(|| format!("cannot listen on {address}"))?;
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && config.trust.is_none() {
             tracing::warn!(%address, "whoever can reach this address can read and write every stream");
         }
         listeners.push(listener);
@@ -139,18 +169,28 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Tells where it listens, one line each that scripts can read, and how to try it.
-fn announce(listeners: &[TcpListener], scheme: &str) -> anyhow::Result<()> {
+fn announce(listeners: &[TcpListener], scheme: &str, invitation: &Invitation) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for listener in listeners {
         writeln!(out, "listening on {scheme}://{}", listener.local_addr()?)?;
     }
     if let Some(first) = listeners.first() {
-        let url = format!("{scheme}://{}/v1/stream/hello", first.local_addr()?);
+        let root = format!("{scheme}://{}/v1/stream/", first.local_addr()?);
         writeln!(out, "\ntry it:")?;
-        writeln!(out, "  curl -X PUT {url} -H 'Content-Type: text/plain' -d 'hello, '")?;
-        writeln!(out, "  curl -X POST {url} -H 'Content-Type: text/plain' -d 'world'")?;
-        writeln!(out, "  curl {url}")?;
-        writeln!(out, "  curl -N '{url}?offset=-1&live=sse'")?;
+        let (url, token) = match &invitation.project {
+            None => (root + "hello", ""),
+            Some((id, place)) => {
+                let place = place.display();
+                let mint =
+                    format!("tailwater token mint --projects '{place}' --project {id} --scope read --scope write");
+                writeln!(out, "  TOKEN=$({mint})")?;
+                (format!("{root}{id}/hello"), " -H \"Authorization: Bearer $TOKEN\"")
+            }
+        };
+        writeln!(out, "  curl -X PUT {url}{token} -H 'Content-Type: text/plain' -d 'hello, '")?;
+        writeln!(out, "  curl -X POST {url}{token} -H 'Content-Type: text/plain' -d 'world'")?;
+        writeln!(out, "  curl {url}{token}")?;
+        writeln!(out, "  curl -N '{url}?offset=-1&live=sse'{token}")?;
     }
     out.flush()?;
     Ok(())

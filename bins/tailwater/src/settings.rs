@@ -32,6 +32,19 @@ pub(crate) struct ServeSettings {
     /// The key of the certificate, PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Whether everybody may do everything, or tokens of --projects are asked for [default: required with --projects, else
+    /// open, which is for loopback alone unless it is said here]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub(crate) auth: Option<AuthMode>,
+    /// The projects and their keys: a TOML file, or a directory of which every *.toml counts; read again when it changes
+    #[arg(long, value_name = "FILE_OR_DIR")]
+    pub(crate) projects: Option<PathBuf>,
+    /// How far the clock of whoever makes tokens may be off [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) token_skew: Option<Span>,
+    /// The file that holds the credential with which all projects can be administered; 32 characters at least
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
     /// Keep the data in memory: it is gone with the process
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) memory: Option<bool>,
@@ -217,6 +230,16 @@ pub(crate) enum Service {
     Cloud,
 }
 
+/// Who may do anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AuthMode {
+    /// Everybody.
+    Open,
+    /// Who has a token.
+    Required,
+}
+
 /// How the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -297,6 +320,10 @@ impl Layer for ServeSettings {
             listen: self.listen.or(weaker.listen),
             tls_cert: self.tls_cert.or(weaker.tls_cert),
             tls_key: self.tls_key.or(weaker.tls_key),
+            auth: self.auth.or(weaker.auth),
+            projects: self.projects.or(weaker.projects),
+            token_skew: self.token_skew.or(weaker.token_skew),
+            admin_token_file: self.admin_token_file.or(weaker.admin_token_file),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
             bucket: self.bucket.or(weaker.bucket),

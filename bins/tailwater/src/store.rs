@@ -87,7 +87,8 @@ pub(crate) fn lost(end: StoreEnd) -> anyhow::Error {
     }
 }
 
-fn read_token(file: &Path) -> anyhow::Result<Secret> {
+/// What a file holds, without white space around it.
+pub(crate) fn read_token(file: &Path) -> anyhow::Result<Secret> {
     let text = fs::read_to_string(file).with_context(|| format!("the token file {} cannot be read", file.display()))?;
     match text.trim() {
         "" => bail!("the token file {} is empty", file.display()),

@@ -84,7 +84,10 @@ pub(crate) enum Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// It comes for the first time: it may be one too many.
-    New,
+    New {
+        /// How many there may be, if not as many as anywhere.
+        most: usize,
+    },
     /// It was let in before, and goes on.
     Again,
 }
@@ -415,8 +418,11 @@ impl Actor {
 
     /// Whether there is room for one more live reader.
     fn check_room(&self, arrival: Arrival) -> Result<(), OpError> {
-        let limit = self.seed.config.max_readers_per_stream;
-        if arrival == Arrival::Again || self.live.readers() < limit {
+        let limit = match arrival {
+            Arrival::New { most } => self.seed.config.max_readers_per_stream.min(most),
+            Arrival::Again => return Ok(()),
+        };
+        if self.live.readers() < limit {
             return Ok(());
         }
         self.seed.metrics.refused(Limit::ReadersPerStream);
@@ -456,6 +462,7 @@ impl Actor {
     fn native(&self) -> NativeDefaults {
         NativeDefaults {
             content_type: self.seed.config.native_content_type.clone(),
+            visibility: self.seed.config.undeclared_visibility,
             incarnation: self.writes.incarnation(),
         }
     }

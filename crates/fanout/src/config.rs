@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tailwater_log::Visibility;
 use tailwater_protocol::ContentType;
 
 use crate::{budget::Budget, chance::Chance, clock::MachineClock};
@@ -38,6 +39,8 @@ pub struct Config {
     pub settle: Duration,
     /// How native streams are served.
     pub native_content_type: ContentType,
+    /// Who may see streams of which nobody has said that: native ones, and those from before tokens were asked for.
+    pub undeclared_visibility: Visibility,
     /// Where random numbers come from.
     pub chance: Chance,
     /// What this machine takes the time for, until the store has told its own.
@@ -63,6 +66,7 @@ impl Config {
             max_waiting_requests: 32_768,
             settle: Duration::from_secs(10),
             native_content_type: ContentType::default_binary(),
+            undeclared_visibility: Visibility::Public,
             chance: Chance::default(),
             machine_clock: MachineClock::default(),
         }

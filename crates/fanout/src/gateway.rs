@@ -123,7 +123,7 @@ impl Gateway {
                 incarnation: self.inner.config.chance.number(),
                 content_type: create.content_type.clone().unwrap_or_else(ContentType::default_binary),
                 lifetime: create.lifetime.unwrap_or(Lifetime::Forever),
-                visibility: create.visibility,
+                visibility: create.visibility.plain(),
                 retention_ms: None,
                 adopts_native: false,
                 fork: None,
@@ -132,6 +132,7 @@ impl Gateway {
                 content_type: create.content_type,
                 lifetime: Some(open.lifetime),
                 closed: create.closed,
+                visibility: create.visibility.declared(),
                 fork: None,
             };
             let content = Content::Messages(create.messages);
@@ -189,13 +190,13 @@ impl Gateway {
     /// HEAD.
     pub async fn head(&self, key: &StreamKey) -> Result<Head, OpError> {
         let look = self.look(key, LookAt::Head).await?;
-        Ok(Head::of(&look.view, &self.inner.config.native_content_type))
+        Ok(Head::of(&look.view, &self.inner.config))
     }
 
     /// GET without `live`: one bounded page.
     pub async fn read(&self, key: &StreamKey, from: ReadOffset) -> Result<Page, OpError> {
         let Look { view, batches } = self.look(key, LookAt::Read(from)).await?;
-        let head = Head::of(&view, &self.inner.config.native_content_type);
+        let head = Head::of(&view, &self.inner.config);
         let start = place_of(&view, from)?;
         let mut messages = Vec::new();
         let place = match batches {
@@ -234,13 +235,18 @@ impl Gateway {
     /// GET with `live`: joins the stream. While the store is left alone, it waits for it for a while: who wants to follow
     /// has time, and would only come again and again.
     pub async fn follow(&self, key: &StreamKey, from: ReadOffset) -> Result<Reader, OpError> {
-        match Reader::join(self.clone(), key.clone(), from).await {
+        self.follow_among(key, from, usize::MAX).await
+    }
+
+    /// The same, unless the stream has so many live readers here already.
+    pub async fn follow_among(&self, key: &StreamKey, from: ReadOffset, most: usize) -> Result<Reader, OpError> {
+        match Reader::join(self.clone(), key.clone(), from, most).await {
             Err(OpError::Unavailable { retry_after, .. }) if retry_after.is_some() || self.suspended().is_some() => {}
             joined => return joined,
         }
         // Whether it is back or not, the second answer says.
         drop(timeout(READ_TIMEOUT, self.inner.upstream.reachable(key)).await);
-        Reader::join(self.clone(), key.clone(), from).await
+        Reader::join(self.clone(), key.clone(), from, most).await
     }
 
     /// Whether the store answers.
@@ -276,8 +282,8 @@ impl Gateway {
     }
 
     /// A place in the live feed for a reader that has none yet: there may be too many.
-    pub(crate) async fn join_first(&self, key: &StreamKey, from: ReadOffset) -> Result<Joined, OpError> {
-        self.ask(key, |reply| Message::Join { from, arrival: Arrival::New, reply }).await
+    pub(crate) async fn join_first(&self, key: &StreamKey, from: ReadOffset, most: usize) -> Result<Joined, OpError> {
+        self.ask(key, |reply| Message::Join { from, arrival: Arrival::New { most }, reply }).await
     }
 
     /// A place in the live feed for a reader that was counted before.

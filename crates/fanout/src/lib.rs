@@ -60,8 +60,11 @@ pub use clock::MachineClock;
 pub use config::Config;
 pub use gateway::{Gateway, Seed};
 pub use metrics::{Metrics, ShardMetrics};
-pub use ops::{Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, OpError, Page, Post};
+pub use ops::{
+    Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, NewVisibility, OpError, Page, Post, SourceAccess,
+};
 pub use reader::{Delivery, Event, Reader};
 pub use shard::{
     Arrival, Departure, End, Loss, Moment, STAY, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants,
 };
+pub use tailwater_log::Visibility;

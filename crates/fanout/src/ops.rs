@@ -7,6 +7,8 @@ use tailwater_log::{ConfigField, Misplaced, Refusal, StreamState, Visibility};
 use tailwater_protocol::{ContentType, Lifetime, Offset, Producer, StreamSeq};
 use tailwater_upstream::{Cause, Fault, StreamKey};
 
+use crate::config::Config;
+
 /// A PUT, parsed.
 #[derive(Debug, Clone)]
 pub struct Create {
@@ -15,7 +17,7 @@ pub struct Create {
     /// As declared; `None` is for ever, or what a fork inherits.
     pub lifetime: Option<Lifetime>,
     /// Who may cache and see it.
-    pub visibility: Visibility,
+    pub visibility: NewVisibility,
     /// The first messages.
     pub messages: Vec<Bytes>,
     /// Whether it is created closed.
@@ -24,11 +26,35 @@ pub struct Create {
     pub fork: Option<ForkFrom>,
 }
 
+/// Who may see a new stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewVisibility {
+    /// As the request says; a stream that exists must have it.
+    Declared(Visibility),
+    /// The request says nothing, and whoever takes it says this. A fork of a private source is private all the same.
+    Default(Visibility),
+    /// Nobody says anything, because everybody may do everything. Should that end, it is not public for having been
+    /// made before.
+    Undeclared,
+}
+
+/// Which sources the author of a fork may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourceAccess {
+    /// Whatever is named.
+    #[default]
+    Any,
+    /// Public ones; others are not there for them.
+    Public,
+}
+
 /// Where a fork comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForkFrom {
     /// The source.
     pub source: StreamKey,
+    /// Whether it has to be public.
+    pub access: SourceAccess,
     /// The fork offset.
     pub at: ForkPoint,
     /// Bytes past it, or messages of a JSON stream (protocol section 4.2).
@@ -218,16 +244,44 @@ pub enum ForkError {
     TooDeep,
 }
 
+impl NewVisibility {
+    /// What an existing stream has to have, if anything.
+    pub(crate) fn declared(self) -> Option<Visibility> {
+        match self {
+            Self::Declared(visibility) => Some(visibility),
+            Self::Default(_) | Self::Undeclared => None,
+        }
+    }
+
+    /// Of a stream that is no fork.
+    pub(crate) fn plain(self) -> Option<Visibility> {
+        match self {
+            Self::Declared(visibility) | Self::Default(visibility) => Some(visibility),
+            Self::Undeclared => None,
+        }
+    }
+
+    /// Of a fork of this source.
+    pub(crate) fn of_fork(self, source: Visibility) -> Option<Visibility> {
+        match self {
+            Self::Declared(visibility) => Some(visibility),
+            Self::Default(_) | Self::Undeclared if source == Visibility::Private => Some(Visibility::Private),
+            Self::Default(visibility) => Some(visibility),
+            Self::Undeclared => None,
+        }
+    }
+}
+
 impl Head {
-    /// What a stream in this state is; `native` is the type of streams that no gateway opened.
+    /// What a stream in this state is; the configuration says it of streams that no gateway opened.
     #[must_use]
-    pub(crate) fn of(state: &StreamState, native: &ContentType) -> Self {
+    pub(crate) fn of(state: &StreamState, config: &Config) -> Self {
         let life = state.incarnation();
         let open = life.map(|life| &life.open);
         Self {
-            content_type: open.map_or(native, |open| &open.content_type).clone(),
+            content_type: open.map_or(&config.native_content_type, |open| &open.content_type).clone(),
             lifetime: open.map_or(Lifetime::Forever, |open| open.lifetime),
-            visibility: open.map_or(Visibility::Public, |open| open.visibility),
+            visibility: open.and_then(|open| open.visibility).unwrap_or(config.undeclared_visibility),
             birth: state.own_birth(),
             tail: state.tail_offset(),
             closed: life.is_some_and(|life| life.closed.is_some()),

@@ -8,8 +8,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use tailwater_log::{Misplaced, Place, Refusal, StreamState};
-use tailwater_protocol::{ContentType, Offset, ReadOffset};
+use tailwater_log::{Misplaced, Place, Refusal, StreamState, Visibility};
+use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_upstream::{StreamKey, Traffic};
 use tokio::time::sleep;
 use tracing::debug;
@@ -33,7 +33,6 @@ pub struct Reader {
     head: Head,
     /// The life that it reads; `None` is a native stream.
     life: Option<u64>,
-    native: ContentType,
     /// Where the reader stands, as it would tell a client.
     position: Offset,
     feed: Feed,
@@ -104,10 +103,9 @@ enum Heard {
 }
 
 impl Reader {
-    pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset) -> Result<Self, OpError> {
-        let native = gateway.config().native_content_type.clone();
-        let joined = gateway.join_first(&key, from).await?;
-        let head = Head::of(&joined.view, &native);
+    pub(crate) async fn join(gateway: Gateway, key: StreamKey, from: ReadOffset, most: usize) -> Result<Self, OpError> {
+        let joined = gateway.join_first(&key, from, most).await?;
+        let head = Head::of(&joined.view, gateway.config());
         let position = joined.view.offset_at(joined.place);
         let life = joined.view.incarnation().map(|life| life.open.incarnation);
         let mut reader = Self {
@@ -115,7 +113,6 @@ impl Reader {
             key,
             head,
             life,
-            native,
             position,
             feed: Feed::Joining,
             closed: false,
@@ -179,13 +176,11 @@ impl Reader {
     /// A reader that left its shard: it joins again where it stands.
     #[must_use]
     pub fn resume(gateway: Gateway, stands: &Stands) -> Self {
-        let native = gateway.config().native_content_type.clone();
         Self {
             gateway,
             key: stands.resume.key.clone(),
             head: stands.resume.head.clone(),
             life: stands.resume.life,
-            native,
             position: stands.stand.at,
             feed: Feed::Joining,
             window: None,
@@ -269,7 +264,7 @@ impl Reader {
     fn take(&mut self, joined: Joined, hole: Hole) {
         let Joined { view, place, batches, bell, guard, feed, turn } = joined;
         self.life = view.incarnation().map(|life| life.open.incarnation);
-        self.head = Head::of(&view, &self.native);
+        self.head = Head::of(&view, self.gateway.config());
         self.feed = match batches {
             Some(batches) => {
                 // Without a backlog there is nothing between the place and the end, whatever marks stand there.
@@ -351,9 +346,14 @@ impl Reader {
         let next = if at_end { view.tail_offset() } else { view.offset_at(page.place) };
         let closed = at_end && self.head.closed;
         // The end of the view is not the end of the stream: joining says whether there is more by now. Nothing of this
-        // reader has changed until then, so that being cancelled here costs a page, not a message.
-        let joined =
-            if at_end && !closed { self.gateway.join(&self.key, ReadOffset::At(next)).await.ok() } else { None };
+        // reader has changed until then, so that being cancelled here costs a page, not a message. The place alone does not
+        // say whose life it is: forks that inherit the same have it in common.
+        let joined = if at_end && !closed {
+            let joined = self.gateway.join(&self.key, ReadOffset::At(next)).await.ok();
+            joined.filter(|joined| self.goes_on_in(&joined.view))
+        } else {
+            None
+        };
         self.position = next;
         self.rejoin_at = ReadOffset::At(next);
         match joined {
@@ -385,7 +385,7 @@ impl Reader {
                 let delivery = Delivery { messages: Vec::new(), next: self.position, up_to_date: true, closed: true };
                 self.closed.then_some(Event::Messages(delivery))
             }
-            Err(OpError::Misplaced(Misplaced::Gone { earliest })) => Some(Event::Reset { earliest }),
+            Err(OpError::Misplaced(Misplaced::Gone { earliest })) => self.reset(earliest).await,
             Err(OpError::Refused(Refusal::NotFound | Refusal::SoftDeleted)) => Some(Event::Gone),
             Err(OpError::Draining) => Some(Event::Failed(OpError::Draining)),
             Err(error) if error.is_retryable() => {
@@ -399,6 +399,22 @@ impl Reader {
 }
 
 impl Reader {
+    /// Its place is gone. What stands there may be another stream by now, of which a reader that came because this one was
+    /// public is told nothing.
+    async fn reset(&self, earliest: Offset) -> Option<Event> {
+        if self.head.visibility == Visibility::Private {
+            return Some(Event::Reset { earliest });
+        }
+        match self.gateway.head(&self.key).await {
+            Ok(head) if head.visibility == Visibility::Public => Some(Event::Reset { earliest }),
+            Err(error) if error.is_retryable() => {
+                self.wait_for_the_store().await;
+                None
+            }
+            Ok(_) | Err(_) => Some(Event::Gone),
+        }
+    }
+
     /// Waits until another try makes sense. There are many readers, and a store that is away is not to be looked for by
     /// each of them.
     async fn wait_for_the_store(&self) {

@@ -299,9 +299,11 @@ pub(crate) fn write_open(w: &mut Writer, open: &Open) {
         Lifetime::Ttl { seconds } => w.byte(1).number(seconds),
         Lifetime::ExpiresAt { at_ms } => w.byte(2).number(at_ms),
     };
+    // Zero is what stands in logs from before there was anything to be said.
     w.byte(match open.visibility {
-        Visibility::Public => 0,
-        Visibility::Private => 1,
+        None => 0,
+        Some(Visibility::Private) => 1,
+        Some(Visibility::Public) => 2,
     });
     w.option(open.retention_ms, |w, ms| {
         w.number(ms);
@@ -324,8 +326,9 @@ pub(crate) fn read_open(r: &mut Reader<'_>) -> Result<Open, WireError> {
         _ => return Err(WireError::Value),
     };
     let visibility = match r.byte()? {
-        0 => Visibility::Public,
-        1 => Visibility::Private,
+        0 => None,
+        1 => Some(Visibility::Private),
+        2 => Some(Visibility::Public),
         _ => return Err(WireError::Value),
     };
     let retention_ms = r.option(Reader::number)?;

@@ -82,11 +82,14 @@ pub enum Refusal {
     TooManyForks,
 }
 
-/// How a native stream is served, and what its first append through a gateway opens it with.
+/// How a native stream is served, and what its first append through a gateway opens it with; and what is true of any stream
+/// of which nobody has said it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeDefaults {
     /// The content type.
     pub content_type: ContentType,
+    /// Who may see a stream of which nobody has said that. It is not written down: who asks for tokens later decides anew.
+    pub visibility: Visibility,
     /// A random number for the incarnation, should one begin.
     pub incarnation: u64,
 }
@@ -97,7 +100,7 @@ impl NativeDefaults {
             incarnation: self.incarnation,
             content_type: self.content_type.clone(),
             lifetime: Lifetime::Forever,
-            visibility: Visibility::Public,
+            visibility: None,
             retention_ms: None,
             adopts_native: true,
             fork: None,

@@ -13,12 +13,14 @@
 use bytes::Bytes;
 
 use crate::{
-    Command, Header, Kind, MAX_BATCH_BYTES, NewRecord, Record, StreamState,
+    Command, Header, Kind, MAX_BATCH_BYTES, NewRecord, Record, StreamState, Visibility,
     mark::Entry,
     simulation::{Log, assert_agree, assert_usable, fold},
 };
 
-const KEPT: [(&str, &str); 1] = [("0.1.0", include_str!("kept/0.1.0.txt"))];
+/// The second has what creators have said of who may see a stream, which the first could not hold yet.
+const KEPT: [(&str, &str); 2] =
+    [("0.1.0", include_str!("kept/0.1.0.txt")), ("0.1.0 with visibility", include_str!("kept/0.1.0-visibility.txt"))];
 
 /// One stream of a file.
 struct Stream {
@@ -71,6 +73,17 @@ fn logs_of_all_versions_are_folded_to_the_states_that_they_were_folded_to() {
         assert_eq!(folded, state, "{name}");
         assert_usable(&folded);
     }
+}
+
+#[test]
+fn who_may_see_a_stream_is_said_where_it_was_said() {
+    let said = |name: &str| {
+        let stream = streams().into_iter().find(|stream| stream.name == name).unwrap();
+        stream.state.incarnation().unwrap().open.visibility
+    };
+    assert_eq!(said("text of 0.1.0"), None);
+    assert_eq!(said("public of 0.1.0 with visibility"), Some(Visibility::Public));
+    assert_eq!(said("private of 0.1.0 with visibility"), Some(Visibility::Private));
 }
 
 #[test]

@@ -122,8 +122,8 @@ pub struct Open {
     pub content_type: ContentType,
     /// When it expires.
     pub lifetime: Lifetime,
-    /// Who may cache and see it.
-    pub visibility: Visibility,
+    /// Who may cache and see it; `None` where nobody has said, which is for those to decide who serve it.
+    pub visibility: Option<Visibility>,
     /// How many milliseconds of messages are kept; `None` keeps all.
     pub retention_ms: Option<u64>,
     /// Whether the records that stand before belong to the stream, because native writers had begun it.

@@ -175,7 +175,11 @@ impl World {
     }
 
     fn native_defaults(&mut self) -> NativeDefaults {
-        NativeDefaults { content_type: ContentType::default_binary(), incarnation: self.fresh_number() }
+        NativeDefaults {
+            content_type: ContentType::default_binary(),
+            visibility: Visibility::Public,
+            incarnation: self.fresh_number(),
+        }
     }
 
     /// Whatever has landed becomes part of the truth.
@@ -268,7 +272,7 @@ pub(crate) fn open(incarnation: u64) -> Open {
         incarnation,
         content_type: ContentType::default_binary(),
         lifetime: Lifetime::Forever,
-        visibility: Visibility::Public,
+        visibility: None,
         retention_ms: None,
         adopts_native: false,
         fork: None,

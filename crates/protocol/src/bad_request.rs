@@ -62,6 +62,12 @@ pub enum BadRequest {
     /// `Stream-TTL` beside `Stream-Expires-At` (section 5.1).
     #[error("a stream has a ttl or an expiry, not both")]
     ConflictingLifetime,
+    /// `Stream-Visibility` is no word that is known.
+    #[error("the visibility `{got}` is not `public` or `private`")]
+    Visibility {
+        /// What was sent.
+        got: Excerpt,
+    },
     /// `Producer-Id` is empty or too long (section 5.2.1).
     #[error("a producer id has 1 to {} bytes, not {length}", crate::producer::MAX_PRODUCER_ID)]
     ProducerId {
@@ -217,6 +223,7 @@ impl BadRequest {
             Self::Ttl { .. } => "invalid_ttl",
             Self::ExpiresAt { .. } => "invalid_expires_at",
             Self::ConflictingLifetime => "conflicting_lifetime",
+            Self::Visibility { .. } => "invalid_visibility",
             Self::ProducerId { .. } => "invalid_producer_id",
             Self::ProducerEpoch { .. } => "invalid_producer_epoch",
             Self::ProducerSeq { .. } => "invalid_producer_seq",
@@ -257,6 +264,7 @@ mod tests {
             BadRequest::Ttl { got: got.clone() },
             BadRequest::ExpiresAt { got: got.clone() },
             BadRequest::ConflictingLifetime,
+            BadRequest::Visibility { got: got.clone() },
             BadRequest::ProducerId { length: 0 },
             BadRequest::ProducerEpoch { got: got.clone() },
             BadRequest::ProducerSeq { got: got.clone() },

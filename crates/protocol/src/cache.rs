@@ -15,7 +15,7 @@
 
 use std::borrow::Cow;
 
-use crate::lifetime::Lifetime;
+use crate::{lifetime::Lifetime, visibility::Visibility};
 
 /// How long a copy is fresh, in seconds (section 10.1).
 pub const MAX_AGE_SECONDS: u64 = 60;
@@ -45,15 +45,6 @@ pub enum Answer {
     Head,
     /// An error, whichever.
     Error,
-}
-
-/// Who may see a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Visibility {
-    /// Everybody, so shared caches may keep it.
-    Public,
-    /// Who has a right to; only their own caches may keep it.
-    Private,
 }
 
 /// The `Cache-Control` of an answer. `now_ms` is in milliseconds since the Unix epoch, by the clock that decides

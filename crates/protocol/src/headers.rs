@@ -14,6 +14,8 @@ pub const STREAM_SSE_DATA_ENCODING: &str = "stream-sse-data-encoding";
 pub const STREAM_TTL: &str = "stream-ttl";
 /// The absolute expiry, as an RFC 3339 timestamp (section 5.1).
 pub const STREAM_EXPIRES_AT: &str = "stream-expires-at";
+/// `public` or `private`: who may see a stream. An extension.
+pub const STREAM_VISIBILITY: &str = "stream-visibility";
 /// A writer's own sequence, in lexicographic order (section 5.2).
 pub const STREAM_SEQ: &str = "stream-seq";
 /// The path of the stream to fork (section 4.2).
@@ -44,6 +46,7 @@ pub const EXPOSED: &[&str] = &[
     STREAM_SSE_DATA_ENCODING,
     STREAM_TTL,
     STREAM_EXPIRES_AT,
+    STREAM_VISIBILITY,
     PRODUCER_EPOCH,
     PRODUCER_SEQ,
     PRODUCER_EXPECTED_SEQ,
@@ -51,6 +54,7 @@ pub const EXPOSED: &[&str] = &[
     "etag",
     "location",
     "retry-after",
+    "www-authenticate",
 ];
 
 /// Request headers that a script of another origin may send (`Access-Control-Allow-Headers`).
@@ -62,6 +66,7 @@ pub const ALLOWED: &[&str] = &[
     "cache-control",
     STREAM_TTL,
     STREAM_EXPIRES_AT,
+    STREAM_VISIBILITY,
     STREAM_CLOSED,
     STREAM_SEQ,
     STREAM_FORKED_FROM,

@@ -10,6 +10,7 @@
 //! - [`path`]: which stream of which project a URL names.
 //! - [`content_type`]: the media type of a stream, and how its messages travel.
 //! - [`lifetime`]: `Stream-TTL` and `Stream-Expires-At`.
+//! - [`visibility`]: who may see a stream.
 //! - [`producer`]: idempotent producers, and `Stream-Seq`.
 //! - [`fork`]: the headers that make a fork.
 //! - [`closed`]: the spelling of `Stream-Closed`.
@@ -47,9 +48,10 @@ pub mod producer;
 pub mod query;
 pub mod sse;
 pub mod text;
+pub mod visibility;
 
 pub use bad_request::BadRequest;
-pub use cache::{Answer, Visibility};
+pub use cache::Answer;
 pub use content_type::{ContentKind, ContentType};
 pub use etag::ETag;
 pub use fork::{ForkOffset, ForkRequest};
@@ -58,3 +60,4 @@ pub use offset::{Offset, ReadOffset};
 pub use path::{Addressing, ProjectId, StreamPath};
 pub use producer::{Producer, ProducerId, StreamSeq};
 pub use query::{ReadMode, ReadQuery};
+pub use visibility::Visibility;

@@ -88,7 +88,7 @@ impl StreamPath {
     /// [`BadRequest::StreamName`], [`BadRequest::Project`], or [`BadRequest::ReservedName`] for a path below
     /// [`RESERVED_SEGMENT`], be it of the server or of a project.
     pub fn parse(raw: &str, addressing: &Addressing, default: &ProjectId) -> Result<Self, BadRequest> {
-        let segments = raw.split('/').map(decode_segment).collect::<Result<Vec<_>, _>>()?;
+        let segments = raw.split('/').map(segment_of).collect::<Result<Vec<_>, _>>()?;
         let reserved = |segments: &[String]| segments.first().is_some_and(|first| first == RESERVED_SEGMENT);
         if reserved(&segments) {
             return Err(BadRequest::ReservedName);
@@ -120,11 +120,15 @@ impl StreamPath {
     }
 }
 
-fn decode_segment(raw: &str) -> Result<String, BadRequest> {
-    decoded(raw).map_err(|fault| BadRequest::StreamName { fault })
+fn segment_of(raw: &str) -> Result<String, BadRequest> {
+    decode_segment(raw).map_err(|fault| BadRequest::StreamName { fault })
 }
 
-fn decoded(raw: &str) -> Result<String, NameFault> {
+/// One segment of a stream's name, percent-decoded once.
+///
+/// # Errors
+/// What keeps it from being one.
+pub fn decode_segment(raw: &str) -> Result<String, NameFault> {
     if raw.contains(['?', '#']) {
         return Err(NameFault::Character);
     }

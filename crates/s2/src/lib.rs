@@ -34,6 +34,6 @@ pub use embedded::{
     BucketConfig, EmbeddedStore, EmbeddedStoreConfig, EmbeddedStoreError, Exposure, Storage, StoreEnd, StoreObserver,
 };
 pub use metrics::{Meter, Metrics};
-pub use naming::{BasinPrefix, NamingError, Placement, SharedBasin};
+pub use naming::{BasinPrefix, NamedBasins, NamingError, Placement, SharedBasin};
 pub use secret::Secret;
 pub use upstream::{Endpoint, S2Upstream, S2UpstreamConfig, S2UpstreamError};

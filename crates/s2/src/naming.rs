@@ -4,6 +4,8 @@
 //! of UTF-8 without NUL, and neither `.` nor `..`. Project ids are `[A-Za-z0-9_-]{1,64}`, so most fit and some do not.
 //! Pure: no I/O, and equal inputs give equal names on every pod and for ever.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use s2_sdk::types::{BasinName, StreamName, ValidationError};
 use tailwater_upstream::StreamKey;
 
@@ -36,6 +38,15 @@ pub enum Placement {
     BasinPerProject(BasinPrefix),
     /// All projects share one basin; streams carry the project's id before their names.
     Shared(SharedBasin),
+    /// Some projects have a basin that was named for them; streams keep their names there.
+    Named(Box<NamedBasins>),
+}
+
+/// Basins that were named for projects, and where all others are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedBasins {
+    named: BTreeMap<String, BasinName>,
+    others: Placement,
 }
 
 /// What the basins of a deployment start with. Basin names are global on managed S2, so each deployment needs its own.
@@ -73,6 +84,14 @@ pub enum NamingError {
         /// S2's rule.
         #[source]
         rule: ValidationError,
+    },
+    /// A basin that was named for a project could hold the streams of another one as well.
+    #[error("basin {basin:?} cannot be project {project:?}'s alone: other projects have it, or could have")]
+    Taken {
+        /// The project.
+        project: String,
+        /// The basin.
+        basin: String,
     },
     /// The project's id is not `[A-Za-z0-9_-]{1,64}`.
     #[error("{project:?} is no project id")]
@@ -113,6 +132,39 @@ impl Placement {
         Ok(Self::Shared(SharedBasin { basin: name, prefix: prefix.to_owned() }))
     }
 
+    /// These basins for these projects, and for all others what was decided before.
+    ///
+    /// # Errors
+    /// [`NamingError::Project`], [`NamingError::Basin`], and [`NamingError::Taken`] for a basin that is another's, or that
+    /// this placement could give to another.
+    pub fn with_basins<'n>(self, named: impl IntoIterator<Item = (&'n str, &'n str)>) -> Result<Self, NamingError> {
+        let (mut basins, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        for (project, basin) in named {
+            check_project(project)?;
+            let name: BasinName = basin.parse().map_err(|rule| NamingError::Basin { basin: basin.to_owned(), rule })?;
+            if self.could_give(basin) || !taken.insert(basin) {
+                return Err(NamingError::Taken { project: project.to_owned(), basin: basin.to_owned() });
+            }
+            basins.insert(project.to_owned(), name);
+        }
+        if basins.is_empty() {
+            return Ok(self);
+        }
+        Ok(Self::Named(Box::new(NamedBasins { named: basins, others: self })))
+    }
+
+    /// Whether this placement gives a basin to some project, or might.
+    fn could_give(&self, basin: &str) -> bool {
+        match self {
+            // Whatever stands behind the prefix: what is hashed cannot be told from what is not.
+            Self::BasinPerProject(prefix) => basin.strip_prefix(&prefix.0).is_some_and(|rest| rest.starts_with('-')),
+            Self::Shared(shared) => shared.basin.as_ref() == basin,
+            Self::Named(named) => {
+                named.named.values().any(|other| other.as_ref() == basin) || named.others.could_give(basin)
+            }
+        }
+    }
+
     /// The name of the basin that holds a project's streams. Two projects have the same one only where all share it.
     /// An id too long for a readable name is hashed, to 140 bits.
     ///
@@ -131,6 +183,8 @@ impl Placement {
         Ok(match self {
             Self::BasinPerProject(_) => stream.to_owned(),
             Self::Shared(shared) => format!("{}{project}/{stream}", shared.prefix),
+            Self::Named(named) if named.named.contains_key(project) => stream.to_owned(),
+            Self::Named(named) => return named.others.stream(project, stream),
         })
     }
 
@@ -140,6 +194,8 @@ impl Placement {
         match self {
             Self::BasinPerProject(_) => Some(name),
             Self::Shared(shared) => name.strip_prefix(&shared.prefix)?.strip_prefix(project)?.strip_prefix('/'),
+            Self::Named(named) if named.named.contains_key(project) => Some(name),
+            Self::Named(named) => named.others.stream_of(project, name),
         }
     }
 
@@ -147,7 +203,14 @@ impl Placement {
     /// all projects share, or whose project's id was hashed.
     #[must_use]
     pub fn project_of(&self, basin: &str) -> Option<String> {
-        let Self::BasinPerProject(prefix) = self else { return None };
+        let prefix = match self {
+            Self::BasinPerProject(prefix) => prefix,
+            Self::Shared(_) => return None,
+            Self::Named(named) => {
+                let own = named.named.iter().find(|(_, own)| own.as_ref() == basin);
+                return own.map(|(project, _)| project.clone()).or_else(|| named.others.project_of(basin));
+            }
+        };
         let rest = basin.strip_prefix(&prefix.0)?;
         if let Some(escaped) = rest.strip_prefix(ESCAPED) {
             return unescape(escaped);
@@ -170,6 +233,10 @@ impl Placement {
                 Ok(prefix.name(project).parse().expect("what the prefix makes of a project id is a basin name"))
             }
             Self::Shared(shared) => Ok(shared.basin.clone()),
+            Self::Named(named) => match named.named.get(project) {
+                Some(basin) => Ok(basin.clone()),
+                None => named.others.basin_name(project),
+            },
         }
     }
 }
@@ -316,6 +383,47 @@ mod tests {
         assert_eq!(shared.basin("Any").unwrap(), "everything");
         assert_eq!(shared.stream("Any", "a/b").unwrap(), "tw/Any/a/b");
         assert_eq!(shared.project_of("everything"), None);
+    }
+
+    #[test]
+    fn a_project_has_the_basin_that_was_named_for_it_and_others_have_what_they_had() {
+        let named = [("acme", "acme-events"), ("Old_shop", "tailwaters")];
+        let table = [
+            (per_project(), "tailwater-other", "a/b"),
+            (Placement::shared("everything", "tw/").unwrap(), "everything", "tw/other/a/b"),
+        ];
+        for (before, basin, stream) in table {
+            let placement = before.clone().with_basins(named).unwrap();
+            assert_eq!(placement.basin("acme").unwrap(), "acme-events");
+            assert_eq!(placement.stream("acme", "a/b").unwrap(), "a/b");
+            assert_eq!(placement.stream_of("acme", "a/b"), Some("a/b"));
+            assert_eq!(placement.project_of("tailwaters").as_deref(), Some("Old_shop"));
+            assert_eq!(
+                (placement.basin("other").unwrap().as_str(), placement.stream("other", "a/b").unwrap().as_str()),
+                (basin, stream)
+            );
+            assert_eq!(placement.stream_of("other", stream), Some("a/b"));
+            assert_eq!(placement.project_of(basin), before.project_of(basin));
+            assert_eq!(before.clone().with_basins([]).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn no_basin_is_named_that_could_be_anothers() {
+        let taken = |placement: Placement, named: &[(&'static str, &'static str)]| {
+            matches!(placement.with_basins(named.iter().copied()), Err(NamingError::Taken { .. }))
+        };
+        for basin in
+            ["tailwater-acme", "tailwater-other", "tailwater--hxn5z7ehnpgt4qoqbnohinpzpgxch", "tailwater--e-1x-1"]
+        {
+            assert!(taken(per_project(), &[("acme", basin)]), "{basin}");
+        }
+        assert!(taken(Placement::shared("everything", "").unwrap(), &[("acme", "everything")]));
+        assert!(taken(per_project(), &[("a", "the-basin"), ("b", "the-basin")]));
+        let once = per_project().with_basins([("a", "the-basin")]).unwrap();
+        assert!(taken(once, &[("b", "the-basin")]));
+        assert!(matches!(per_project().with_basins([("a", "Short")]), Err(NamingError::Basin { .. })));
+        assert!(matches!(per_project().with_basins([("a/b", "the-basin")]), Err(NamingError::Project { .. })));
     }
 
     /// Ids that are close to each other, and to what the encodings make.

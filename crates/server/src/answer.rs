@@ -70,6 +70,19 @@ pub(crate) fn visibility(visibility: Visibility) -> tailwater_protocol::Visibili
     }
 }
 
+/// The same, as a stream's log has it.
+pub(crate) fn in_log(visibility: tailwater_protocol::Visibility) -> Visibility {
+    match visibility {
+        tailwater_protocol::Visibility::Public => Visibility::Public,
+        tailwater_protocol::Visibility::Private => Visibility::Private,
+    }
+}
+
+/// `Stream-Visibility`.
+pub(crate) fn set_visibility(headers: &mut HeaderMap, of: Visibility) {
+    headers.insert(headers::STREAM_VISIBILITY, HeaderValue::from_static(visibility(of).as_str()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

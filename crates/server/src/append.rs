@@ -9,33 +9,26 @@ use http::{HeaderMap, StatusCode};
 use tailwater_fanout::{Appended, Post};
 use tailwater_protocol::{BadRequest, ContentType, Offset, Producer, headers};
 
-use crate::{
-    answer,
-    app::App,
-    create::split,
-    problem::Problem,
-    request::{Fields, stream_key},
-};
+use crate::{answer, app::App, create::split, permit::Permit, problem::Problem, request::Fields};
 
-pub(crate) async fn post(app: &App, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn post(app: &App, permit: Permit, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let key = stream_key(&parts.uri, &app.config)?;
     let fields = Fields(&parts.headers);
     let close = fields.closes()?;
     let producer = fields.producer()?;
     let stream_seq = fields.stream_seq()?;
 
-    if let Err(refused) = app.gateway.takes_writes(&key) {
+    if let Err(refused) = app.gateway.takes_writes(&permit.key) {
         app.bodies.decline(&parts.headers, body).await;
         return Err(refused.into());
     }
-    let body = app.bodies.receive(&parts.headers, body).await?;
+    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let (content_type, messages) = content(fields, &body.bytes, close)?;
     let with_data = !messages.is_empty();
 
     let post = Post { messages, content_type, producer: producer.clone(), stream_seq, close };
-    let appended = app.gateway.append(&key, post).await?;
+    let appended = app.gateway.append(&permit.key, post).await?;
     Ok(appended_response(&appended, producer.as_ref(), with_data))
 }
 

@@ -76,16 +76,22 @@ impl Limits {
         Self { max: config.max_body, idle: config.body_timeout, budget, metrics: metrics.clone() }
     }
 
-    /// Takes a body in.
-    pub(crate) async fn receive(&self, headers: &HeaderMap, body: Body) -> Result<Received, BodyError> {
+    /// Takes a body in. It may be as large as any, and no larger than `most`.
+    pub(crate) async fn receive_within(
+        &self,
+        most: usize,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Received, BodyError> {
+        let max = self.max.min(most);
         if is_encoded(headers) {
             return Err(BodyError::Encoded);
         }
-        if body.size_hint().lower() > self.max as u64 {
+        if body.size_hint().lower() > max as u64 {
             self.decline(headers, body).await;
-            return Err(BodyError::TooLarge { max: self.max });
+            return Err(BodyError::TooLarge { max });
         }
-        let received = timeout(WHOLE_BODY_TIMEOUT, self.collect(body)).await.unwrap_or(Err(BodyError::TimedOut));
+        let received = timeout(WHOLE_BODY_TIMEOUT, self.collect(body, max)).await.unwrap_or(Err(BodyError::TimedOut));
         if let Err(BodyError::TimedOut) = received {
             self.metrics.cut(Cut::BodyTimeout);
         }
@@ -99,7 +105,7 @@ impl Limits {
         }
     }
 
-    async fn collect(&self, mut body: Body) -> Result<Received, BodyError> {
+    async fn collect(&self, mut body: Body, max: usize) -> Result<Received, BodyError> {
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         let mut share: Option<OwnedSemaphorePermit> = None;
@@ -108,9 +114,9 @@ impl Limits {
             let Some(frame) = frame else { break };
             // What is not data is trailers, which the protocol does not use.
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > self.max {
+            if first.len() + rest.len() + data.len() > max {
                 discard(body).await;
-                return Err(BodyError::TooLarge { max: self.max });
+                return Err(BodyError::TooLarge { max });
             }
             self.take(&mut share, data.len())?;
             if first.is_empty() {
@@ -177,7 +183,7 @@ mod tests {
     }
 
     async fn receive(limits: &Limits, body: Body) -> Result<Bytes, BodyError> {
-        limits.receive(&HeaderMap::new(), body).await.map(|received| received.bytes)
+        limits.receive_within(usize::MAX, &HeaderMap::new(), body).await.map(|received| received.bytes)
     }
 
     #[tokio::test]
@@ -193,11 +199,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_is_no_larger_than_either_limit() {
+        let limits = limits(6, 1 << 20);
+        for (most, max) in [(3, 3), (6, 6), (9, 6)] {
+            for body in [Body::from("abcdefg"), chunks(&[b"abc", b"def", b"g"])] {
+                let error = limits.receive_within(most, &HeaderMap::new(), body).await.err();
+                assert_eq!(error, Some(BodyError::TooLarge { max }));
+            }
+        }
+        assert!(limits.receive_within(3, &HeaderMap::new(), Body::from("abc")).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn an_encoded_body_is_refused_and_identity_is_none() {
         let limits = limits(6, 1 << 20);
         for (value, encoded) in [("gzip", true), ("Identity", false), ("", false), ("identity, br", true)] {
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]);
-            let received = limits.receive(&headers, Body::from("a")).await;
+            let received = limits.receive_within(usize::MAX, &headers, Body::from("a")).await;
             assert_eq!(matches!(received, Err(BodyError::Encoded)), encoded, "{value}");
         }
     }
@@ -215,7 +233,7 @@ mod tests {
     async fn all_bodies_together_stay_within_the_budget() {
         let limits = limits(2 * UNIT, 3 * UNIT);
         let body = || Body::from(vec![0_u8; 2 * UNIT]);
-        let held = limits.receive(&HeaderMap::new(), body()).await.unwrap();
+        let held = limits.receive_within(usize::MAX, &HeaderMap::new(), body()).await.unwrap();
         assert_eq!(receive(&limits, body()).await, Err(BodyError::OverBudget));
         drop(held);
         assert!(receive(&limits, body()).await.is_ok());

@@ -3,9 +3,10 @@
 use std::{fmt, num::NonZeroUsize, str::FromStr, thread, time::Duration};
 
 use http::Uri;
+use tailwater_auth::Operator;
 use tailwater_protocol::{Addressing, ProjectId};
 
-use crate::{client_address::TrustedProxies, tls::Tls};
+use crate::{client_address::TrustedProxies, guard::Auth, tls::Tls};
 
 /// What an operator can turn.
 #[derive(Debug, Clone)]
@@ -61,6 +62,10 @@ pub struct Config {
     pub delivery_shards: usize,
     /// What makes the listeners speak TLS, and nothing else.
     pub tls: Option<Tls>,
+    /// Whether anybody may do anything, or whose tokens are asked for.
+    pub auth: Auth,
+    /// Who may administer all projects, if anybody; where tokens are asked for.
+    pub operator: Option<Operator>,
 }
 
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
@@ -108,6 +113,8 @@ impl Default for Config {
             send_buffer: 64 * 1024,
             delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),
             tls: None,
+            auth: Auth::Open,
+            operator: None,
         }
     }
 }

@@ -17,7 +17,10 @@
 //! | `handover`, `delivery` | live responses on their way out of the HTTP library, and outside it |
 //! | `location` | absolute URLs of streams |
 //! | [`problem`] | errors to HTTP; the table of codes |
-//! | `cors` | headers that every response has |
+//! | [`guard`] | whether tokens are asked for, and the projects that are trusted, read from files |
+//! | `permit` | what a request may do |
+//! | `admin` | projects, as whoever administers them sees them; tokens for them |
+//! | `cors` | headers that every response has, and who of other origins may see it |
 //! | `health` | liveness, readiness, metrics |
 //! | [`metrics`] | what is counted |
 //! | [`drain`] | the end of live responses when the process ends |
@@ -37,12 +40,15 @@
 //!
 //! - Every response, errors included, has the security and CORS headers, and every error is a problem body with a code
 //!   of the table.
+//! - What a request may do is decided once, on the decoded name of its stream, before anything else is done for it; where
+//!   that depends on the stream, on the very state that is answered from.
 //! - What an error's cause says goes to the log, never to the client.
 //! - A body, the number of bytes in all bodies, a wait, a connection's silence and the number of connections are bounded.
 //! - A reader of Server-Sent Events is sent every message once and in order; a control event that says `upToDate` is
 //!   true when it is written.
 //! - Every accepted reader ends in exactly one counted way.
 
+mod admin;
 mod admission;
 mod answer;
 pub mod app;
@@ -57,6 +63,7 @@ mod delivery;
 pub mod drain;
 mod event_source;
 mod feed;
+pub mod guard;
 mod handover;
 mod health;
 mod http2;
@@ -64,6 +71,7 @@ pub mod listen;
 mod location;
 mod long_poll;
 pub mod metrics;
+mod permit;
 pub mod problem;
 mod read;
 mod refuse;
@@ -80,8 +88,9 @@ pub use app::{Ambient, App, Parts};
 pub use client_address::{InvalidNetwork, TrustedProxies};
 pub use config::{Config, PublicUrl};
 pub use drain::Drain;
+pub use guard::{Auth, Guard, GuardError};
 pub use listen::{Ended, Server};
 pub use metrics::Metrics;
 pub use problem::Problem;
-pub use routes::router;
+pub use routes::{paths, router};
 pub use tls::{Tls, TlsError};

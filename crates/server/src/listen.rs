@@ -24,6 +24,7 @@ use crate::{
     connection::Host,
     delivery::{self, Luggage},
     drain::Drain,
+    guard::Auth,
     location::LocalAddress,
     routes::router,
 };
@@ -83,6 +84,16 @@ impl Server {
                 tokio::select! {
                     () = close.cancelled() => {}
                     () = tls.watch() => {}
+                }
+            });
+        }
+        if let Auth::Required(guard) = &app.config.auth {
+            let (guard, close) = (guard.clone(), close.clone());
+            tasks.spawn(async move {
+                // Nothing is lost half way: the files are read in one piece.
+                tokio::select! {
+                    () = close.cancelled() => {}
+                    () = guard.watch() => {}
                 }
             });
         }

@@ -7,7 +7,6 @@ use http::{StatusCode, header};
 use tailwater_fanout::{Delivery, Event, Head, OpError, Reader, Stands, Wake};
 use tailwater_log::{Misplaced, Refusal};
 use tailwater_protocol::{Answer, Offset, ReadOffset, cursor, headers};
-use tailwater_upstream::StreamKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
     drain::{Draining, Turn},
     handover::Pass,
     metrics::Alive,
+    permit::Permit,
     problem::Problem,
     read::{self, Found},
 };
@@ -24,7 +24,7 @@ use crate::{
 /// What is waited for.
 pub(crate) struct Wait {
     pub(crate) app: App,
-    pub(crate) key: StreamKey,
+    pub(crate) permit: Permit,
     pub(crate) from: ReadOffset,
     /// The cursor of the client's last response.
     pub(crate) cursor: Option<u64>,
@@ -60,7 +60,7 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
     let reader = tokio::select! {
         biased;
         () = turn.comes() => return Err(Draining.into()),
-        reader = app.gateway.follow(&wait.key, wait.from) => reader?,
+        reader = wait.permit.follow(app, wait.from) => reader?,
     };
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
@@ -160,7 +160,11 @@ impl Wait {
     }
 
     async fn asked(&self, position: Offset) -> Result<Response, Problem> {
-        let page = self.app.gateway.read(&self.key, ReadOffset::At(position)).await?;
+        let page = match self.app.gateway.read(&self.permit.key, ReadOffset::At(position)).await {
+            Ok(page) => page,
+            Err(error) => return Err(self.permit.failed(&self.app, error).await),
+        };
+        self.permit.sees(&page.head)?;
         if page.messages.is_empty() && page.up_to_date {
             return Ok(self.nothing(&page.head, page.next, page.head.closed));
         }
@@ -184,11 +188,12 @@ impl Wait {
 
     /// What became of a stream that went away under its reader.
     async fn gone(&self) -> Problem {
-        match self.app.gateway.head(&self.key).await {
-            Err(error) => error.into(),
+        let error = match self.app.gateway.head(&self.permit.key).await {
+            Err(error) => error,
             // Created again meanwhile; what was waited for has gone all the same.
-            Ok(_) => OpError::from(Refusal::NotFound).into(),
-        }
+            Ok(_) => Refusal::NotFound.into(),
+        };
+        self.permit.failed(&self.app, error).await
     }
 
     fn answer_cursor(&self) -> u64 {

@@ -47,6 +47,7 @@ pub struct Metrics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     Stream,
+    Admin,
     Health,
     Ready,
     Metrics,
@@ -180,6 +181,7 @@ impl Route {
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
             path if path.starts_with(tailwater_protocol::path::STREAM_ROOT) => Self::Stream,
+            path if path.starts_with(crate::admin::ROOT) => Self::Admin,
             _ => Self::Other,
         }
     }
@@ -187,6 +189,7 @@ impl Route {
     const fn label(self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::Admin => "admin",
             Self::Health => "health",
             Self::Ready => "ready",
             Self::Metrics => "metrics",

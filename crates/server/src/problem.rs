@@ -9,14 +9,18 @@
 //! | 400 | `repeated_header`, `unreadable_header` (the member `field` names it), `broken_body` | |
 //! | 400 | `offset_beyond_tail`, `fork_offset_beyond_tail`, `fork_sub_offset_beyond`, `fork_too_deep` | |
 //! | 400 | `new_epoch_not_at_zero` | |
+//! | 401 | `token_needed`, `token_refused` (the member `reason` says why) | `WWW-Authenticate` |
+//! | 403 | `scope_needed` (the member `scope` names it), `stream_not_allowed` | `WWW-Authenticate` |
 //! | 403 | `stale_epoch` | `Producer-Epoch`: the current one |
-//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found` | |
+//! | 400 | `invalid_token_request` (to the administration) | |
+//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found`, `project_not_found` | |
 //! | 405 | `method_not_allowed` | `Allow` |
 //! | 408 | `body_timeout` | |
 //! | 409 | `stream_closed` | `Stream-Closed`, `Stream-Next-Offset`: the final one |
 //! | 409 | `producer_gap` | `Producer-Expected-Seq`, `Producer-Received-Seq` |
 //! | 409 | `content_type_mismatch`, `stream_seq_not_greater`, `stream_fenced`, `fork_source_deleted` | |
-//! | 409 | `content_type_conflict`, `lifetime_conflict`, `closed_conflict`, `fork_conflict`, `deleted_conflict` (of a `PUT`) | |
+//! | 409 | `content_type_conflict`, `lifetime_conflict`, `closed_conflict`, `visibility_conflict`, `fork_conflict`, `deleted_conflict` (of a `PUT`) | |
+//! | 409 | `projects_from_files`, `key_cannot_sign` (of the administration) | |
 //! | 410 | `stream_deleted`, `fork_offset_gone` | |
 //! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
 //! | 413 | `body_too_large` | |
@@ -35,6 +39,7 @@ use std::{error::Error, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
+use tailwater_auth::Refusal as Denial;
 use tailwater_fanout::{ForkError, OpError};
 use tailwater_log::{ConfigField, Misplaced, Refusal};
 use tailwater_protocol::{BadRequest, headers};
@@ -98,6 +103,28 @@ impl Problem {
             .with(header::ALLOW, allow)
     }
 
+    /// No such project, which only who administers all of them is told.
+    pub(crate) fn project_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "project_not_found", "Project not found", &"there is no such project")
+    }
+
+    /// What is asked for is a matter of files that are not this process's to write.
+    pub(crate) fn projects_from_files() -> Self {
+        let detail = "the projects are read from files, and are changed there: see `tailwater project`";
+        Self::new(StatusCode::CONFLICT, "projects_from_files", "Projects from files", &detail)
+    }
+
+    /// The project's first key is a public one.
+    pub(crate) fn key_cannot_sign() -> Self {
+        let detail = "the project's first key is a public one: whoever has the private one makes tokens";
+        Self::new(StatusCode::CONFLICT, "key_cannot_sign", "Key cannot sign", &detail)
+    }
+
+    /// A token cannot be made as it was asked for.
+    pub(crate) fn invalid_token_request(fault: &impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_token_request", "Malformed request", fault)
+    }
+
     /// The store says nothing when it is asked whether it is there.
     pub(crate) fn store_silent() -> Self {
         let detail = "the store does not answer";
@@ -150,6 +177,11 @@ impl Problem {
         self
     }
 
+    /// How to come in (RFC 6750, section 3).
+    fn challenge(self, attributes: &str) -> Self {
+        self.with(header::WWW_AUTHENTICATE, &format!("Bearer realm=\"tailwater\"{attributes}"))
+    }
+
     fn blamed_on(mut self, fault: Fault) -> Self {
         self.fault = fault;
         self
@@ -188,6 +220,25 @@ impl From<BadRequest> for Problem {
             return Self::new(StatusCode::NOT_IMPLEMENTED, error.code(), "Not implemented", &error);
         }
         Self::new(StatusCode::BAD_REQUEST, error.code(), "Malformed request", &error)
+    }
+}
+
+impl From<Denial> for Problem {
+    fn from(denial: Denial) -> Self {
+        let unauthorized = |code| Self::new(StatusCode::UNAUTHORIZED, code, "Unauthorized", &denial);
+        let forbidden = |code| Self::new(StatusCode::FORBIDDEN, code, "Forbidden", &denial);
+        match denial {
+            Denial::NoToken => unauthorized("token_needed").challenge(""),
+            Denial::Token(error) => unauthorized("token_refused")
+                .member("reason", error.name())
+                .challenge(&format!(", error=\"invalid_token\", error_description=\"{error}\"")),
+            Denial::Scope(scope) => forbidden("scope_needed")
+                .member("scope", scope.as_str())
+                .challenge(&format!(", error=\"insufficient_scope\", scope=\"{scope}\"")),
+            Denial::Stream => forbidden("stream_not_allowed").challenge(", error=\"insufficient_scope\""),
+            // Word for word what is said of a stream that is not there.
+            Denial::Hidden => refused(&Refusal::NotFound),
+        }
     }
 }
 
@@ -317,6 +368,7 @@ fn conflict(field: ConfigField) -> Problem {
         ConfigField::ContentType => ("content_type_conflict", "the stream exists with another content type"),
         ConfigField::Lifetime => ("lifetime_conflict", "the stream exists with another ttl or expiry"),
         ConfigField::Closed => ("closed_conflict", "the stream exists and is closed or open, unlike the request"),
+        ConfigField::Visibility => ("visibility_conflict", "the stream exists with another visibility"),
         ConfigField::Fork => ("fork_conflict", "the stream exists and was forked elsewhere or not at all"),
         ConfigField::SoftDeleted => ("deleted_conflict", "the stream is deleted and kept for its forks"),
     };
@@ -412,6 +464,7 @@ mod tests {
             ConfigField::ContentType,
             ConfigField::Lifetime,
             ConfigField::Closed,
+            ConfigField::Visibility,
             ConfigField::Fork,
             ConfigField::SoftDeleted,
         ];

@@ -9,14 +9,7 @@ use tailwater_protocol::{
 };
 
 use crate::{
-    answer,
-    app::App,
-    event_source,
-    handover::Pass,
-    long_poll,
-    problem::Problem,
-    request::{Fields, stream_key},
-    sse,
+    answer, app::App, event_source, handover::Pass, long_poll, permit::Permit, problem::Problem, request::Fields, sse,
     turns::in_turns,
 };
 
@@ -33,38 +26,46 @@ pub(crate) struct Found<'f> {
     pub(crate) cursor: Option<u64>,
 }
 
-pub(crate) async fn get(app: &App, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn get(app: &App, permit: Permit, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let key = stream_key(&parts.uri, &app.config)?;
     let fields = Fields(&parts.headers);
     let query = ReadQuery::parse(parts.uri.query(), fields.last_event_id())?;
     let from = query.offset.unwrap_or(ReadOffset::Start);
     match query.mode {
         ReadMode::CatchUp => {
-            let page = app.gateway.read(&key, from).await?;
+            permit.look(app).await?;
+            let page = match app.gateway.read(&permit.key, from).await {
+                Ok(page) => page,
+                Err(error) => return Err(permit.failed(app, error).await),
+            };
+            permit.sees(&page.head)?;
             Ok(found(app, &of_page(&page, from, None), fields.if_none_match().as_deref()))
         }
         ReadMode::LongPoll => {
             let if_none_match = fields.if_none_match();
-            let wait = long_poll::Wait { app: app.clone(), key, from, cursor: query.cursor, if_none_match };
+            let wait = long_poll::Wait { app: app.clone(), permit, from, cursor: query.cursor, if_none_match };
             long_poll::get(wait, Pass::of(&parts.extensions)).await
         }
         ReadMode::Sse => {
-            let follow = sse::Follow { key, from, cursor: query.cursor, resumed: query.resumed };
+            let follow = sse::Follow { permit, from, cursor: query.cursor, resumed: query.resumed };
             let response = sse::get(app, follow, Pass::of(&parts.extensions)).await;
             response.or_else(|problem| Ok(event_source::refuse(problem, &parts.headers, app.ambient)))
         }
     }
 }
 
-pub(crate) async fn head(app: &App, request: Request) -> Result<Response, Problem> {
-    let key = stream_key(request.uri(), &app.config)?;
-    let head = app.gateway.head(&key).await?;
+pub(crate) async fn head(app: &App, permit: Permit) -> Result<Response, Problem> {
+    let head = match app.gateway.head(&permit.key).await {
+        Ok(head) => head,
+        Err(error) => return Err(permit.failed(app, error).await),
+    };
+    permit.sees(&head)?;
     let mut response = answer::empty(StatusCode::OK);
     let headers = response.headers_mut();
     answer::set_content_type(headers, &head.content_type);
     answer::set_next_offset(headers, head.tail);
     answer::set_closed(headers, head.closed);
+    answer::set_visibility(headers, head.visibility);
     if let Some((name, value)) = head.lifetime.to_header() {
         headers.insert(name, answer::printed(&value));
     }

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Limit,
     app::App,
-    cors, event_source,
+    cors::Cors,
+    event_source,
     metrics::Route,
     problem::{Counted, Problem},
 };
@@ -47,7 +48,7 @@ impl Service<Request<Incoming>> for Refusal {
         let began = Instant::now();
         self.asked.cancel();
         let mut response = refusal(&self.app, self.limit, request.method(), request.headers());
-        cors::adorn(response.headers_mut());
+        Cors::of(&self.app, request.uri(), request.headers()).adorn(response.headers_mut());
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let metrics = &self.app.metrics;
         if let Some(problem) = response.extensions().get::<Counted>() {

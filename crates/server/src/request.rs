@@ -5,7 +5,8 @@
 
 use http::{HeaderMap, Uri, header};
 use tailwater_protocol::{
-    BadRequest, ContentType, ForkRequest, Lifetime, Producer, StreamPath, StreamSeq, closed, headers, path::STREAM_ROOT,
+    BadRequest, ContentType, ForkRequest, Lifetime, Producer, StreamPath, StreamSeq, Visibility, closed, headers,
+    path::STREAM_ROOT,
 };
 use tailwater_upstream::StreamKey;
 
@@ -64,6 +65,17 @@ impl<'h> Fields<'h> {
         Ok((ttl.is_some() || expires_at.is_some()).then_some(lifetime))
     }
 
+    pub(crate) fn visibility(self) -> Result<Option<Visibility>, FieldError> {
+        Ok(self.text(headers::STREAM_VISIBILITY)?.map(Visibility::parse).transpose()?)
+    }
+
+    /// The bearer's token (RFC 6750, section 2.1). Credentials of another scheme are somebody else's, and none.
+    pub(crate) fn bearer(self) -> Result<Option<&'h str>, FieldError> {
+        let Some(credentials) = self.text(header::AUTHORIZATION.as_str())? else { return Ok(None) };
+        let (scheme, token) = credentials.split_once(' ').unwrap_or((credentials, ""));
+        Ok(scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' ')))
+    }
+
     pub(crate) fn producer(self) -> Result<Option<Producer>, FieldError> {
         Ok(Producer::from_headers(
             self.text(headers::PRODUCER_ID)?,
@@ -98,17 +110,17 @@ impl<'h> Fields<'h> {
 }
 
 /// Which stream the raw path of a URL names.
-pub(crate) fn stream_key(uri: &Uri, config: &Config) -> Result<StreamKey, BadRequest> {
+pub(crate) fn stream_path(uri: &Uri, config: &Config) -> Result<StreamPath, BadRequest> {
     let raw = uri.path().strip_prefix(STREAM_ROOT).unwrap_or_default();
-    StreamPath::parse(raw, &config.addressing, &config.default_project).map(|path| key_of(&path))
+    StreamPath::parse(raw, &config.addressing, &config.default_project)
 }
 
 /// Which stream `Stream-Forked-From` names.
-pub(crate) fn fork_source(path: &str, config: &Config) -> Result<StreamKey, BadRequest> {
-    StreamPath::parse_reference(path, &config.addressing, &config.default_project).map(|path| key_of(&path))
+pub(crate) fn fork_source(path: &str, config: &Config) -> Result<StreamPath, BadRequest> {
+    StreamPath::parse_reference(path, &config.addressing, &config.default_project)
 }
 
-fn key_of(path: &StreamPath) -> StreamKey {
+pub(crate) fn key_of(path: &StreamPath) -> StreamKey {
     StreamKey::new(path.project.as_str(), &path.stream)
 }
 
@@ -158,14 +170,34 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_what_stands_behind_bearer() {
+        let table: [(&[u8], Option<&str>); 8] = [
+            (b"Bearer abc", Some("abc")),
+            (b"bearer  abc", Some("abc")),
+            (b"BEARER a b", Some("a b")),
+            (b"Bearer", Some("")),
+            (b"Bearer ", Some("")),
+            (b"Bearerabc", None),
+            (b"Basic abc", None),
+            (b"", None),
+        ];
+        for (value, token) in table {
+            assert_eq!(Fields(&map(&[("authorization", value)])).bearer(), Ok(token), "{value:?}");
+        }
+        assert_eq!(Fields(&map(&[])).bearer(), Ok(None));
+        let twice = map(&[("authorization", b"Bearer a"), ("authorization", b"Bearer a")]);
+        assert_eq!(Fields(&twice).bearer(), Err(FieldError::Repeated { name: "authorization" }));
+    }
+
+    #[test]
     fn the_raw_path_is_decoded_once() {
         let config = Config::default();
-        let key = |path: &str| stream_key(&path.parse().unwrap(), &config);
+        let key = |path: &str| stream_path(&path.parse().unwrap(), &config).map(|path| key_of(&path));
         assert_eq!(key("/v1/stream/p/a%20b/c?x=1"), Ok(StreamKey::new("p", "a b/c")));
         assert_eq!(key("/v1/stream/a"), Ok(StreamKey::new("default", "a")));
         assert_eq!(key("/v1/stream/p/a%2Fb").unwrap_err().code(), "invalid_stream_name");
         assert_eq!(key("/v1/stream/").unwrap_err().code(), "invalid_stream_name");
-        assert_eq!(fork_source("/v1/stream/p/a", &config), Ok(StreamKey::new("p", "a")));
+        assert_eq!(fork_source("/v1/stream/p/a", &config).map(|path| key_of(&path)), Ok(StreamKey::new("p", "a")));
         assert_eq!(fork_source("/elsewhere", &config).unwrap_err().code(), "invalid_forked_from");
     }
 }

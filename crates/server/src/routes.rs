@@ -11,7 +11,7 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::any,
+    routing::{MethodRouter, any},
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -21,46 +21,78 @@ use tailwater_upstream::Fault;
 use tokio::time::Instant;
 
 use crate::{
+    admin,
     admission::{Limit, Peer},
     app::{Ambient, App},
-    append, cors, create, health,
+    append,
+    cors::{self, Cors},
+    create, health,
     metrics::{Alive, Route},
+    permit::Permit,
     problem::{Counted, Problem},
     read, refuse,
-    request::stream_key,
 };
+
+/// A path, and what is served there.
+type Served = (&'static str, fn() -> MethodRouter<App>);
+
+/// All that is served. There is no other list: a test asks for what is allowed at each of them.
+const SERVED: [Served; 11] = [
+    ("/v1/stream/", || any(stream_op)),
+    ("/v1/stream/{*path}", || any(stream_op)),
+    ("/v1/admin/projects", || any(admin::projects)),
+    ("/v1/admin/projects/{project}", || any(admin::project)),
+    ("/v1/admin/projects/{project}/keys", || any(admin::keys)),
+    ("/v1/admin/projects/{project}/keys/{key}", || any(admin::key)),
+    ("/v1/admin/projects/{project}/tokens", || any(admin::tokens)),
+    ("/v1/admin/projects/{project}/tokens/inspect", || any(admin::inspect)),
+    ("/health", || any(only_get).get(health::live)),
+    ("/readyz", || any(only_get).get(health::ready)),
+    ("/metrics", || any(only_get).get(health::metrics)),
+];
+
+/// The paths that are served, as patterns.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    SERVED.iter().map(|(path, _)| *path)
+}
 
 /// All that is served.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/v1/stream/", any(stream_op))
-        .route("/v1/stream/{*path}", any(stream_op))
-        .route("/health", any(only_get).get(health::live))
-        .route("/readyz", any(only_get).get(health::ready))
-        .route("/metrics", any(only_get).get(health::metrics))
-        .fallback(nowhere)
-        .layer(middleware::from_fn_with_state(app.clone(), observe))
-        .with_state(app)
+    let routes = SERVED.iter().fold(Router::new(), |router, (path, served)| router.route(path, served()));
+    routes.fallback(nowhere).layer(middleware::from_fn_with_state(app.clone(), observe)).with_state(app)
 }
+
+/// What can be done with a stream.
+const METHODS_OF_STREAMS: [Method; 5] = [Method::PUT, Method::POST, Method::GET, Method::HEAD, Method::DELETE];
 
 async fn stream_op(State(app): State<App>, request: Request) -> Response {
     let method = request.method().clone();
+    if !METHODS_OF_STREAMS.contains(&method) {
+        return Problem::method_not_allowed(cors::METHODS).into_response();
+    }
+    let permit = match Permit::decide(&app, &method, request.uri(), request.headers()) {
+        Ok(permit) => permit,
+        Err(problem) => {
+            let (parts, body) = request.into_parts();
+            app.bodies.decline(&parts.headers, body).await;
+            return problem.into_response();
+        }
+    };
     // The futures of the operations are large, and most of the time one of them is all that lives.
     let answered = match method {
-        Method::PUT => Box::pin(create::put(&app, request)).await,
-        Method::POST => Box::pin(append::post(&app, request)).await,
-        Method::GET => Box::pin(read::get(&app, request)).await,
-        Method::HEAD => Box::pin(read::head(&app, request)).await,
-        Method::DELETE => Box::pin(delete(&app, request)).await,
+        Method::PUT => Box::pin(create::put(&app, permit, request)).await,
+        Method::POST => Box::pin(append::post(&app, permit, request)).await,
+        Method::GET => Box::pin(read::get(&app, permit, request)).await,
+        Method::HEAD => Box::pin(read::head(&app, permit)).await,
+        Method::DELETE => Box::pin(delete(&app, permit)).await,
         _ => Err(Problem::method_not_allowed(cors::METHODS)),
     };
     answered.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `DELETE` (protocol, section 5.4).
-async fn delete(app: &App, request: Request) -> Result<Response, Problem> {
-    let key = stream_key(request.uri(), &app.config)?;
-    app.gateway.delete(&key).await?;
+async fn delete(app: &App, permit: Permit) -> Result<Response, Problem> {
+    app.gateway.delete(&permit.key).await?;
     Ok(http::StatusCode::NO_CONTENT.into_response())
 }
 
@@ -80,6 +112,7 @@ pub(crate) struct Observed {
     method: Method,
     version: Version,
     path: String,
+    cors: Cors,
     /// Until it has the head of a response, wherever that is made.
     in_flight: Arc<Alive>,
 }
@@ -88,14 +121,16 @@ impl Observed {
     fn of(app: &App, request: &Request) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
-        Self { began: Instant::now(), route: Route::of(&path), method, version: request.version(), path, in_flight }
+        let cors = Cors::of(app, request.uri(), request.headers());
+        let version = request.version();
+        Self { began: Instant::now(), route: Route::of(&path), method, version, path, cors, in_flight }
     }
 
     /// Gives a response the headers that every response has, and counts it.
     pub(crate) fn finish(self, app: &App, response: &mut Response) {
-        let Self { began, route, method, version, path, in_flight } = self;
+        let Self { began, route, method, version, path, cors, in_flight } = self;
         drop(in_flight);
-        cors::adorn(response.headers_mut());
+        cors.adorn(response.headers_mut());
         spread(app.ambient, response);
         if app.drain.has_begun() && version == Version::HTTP_11 {
             // Whoever comes again is to come to another process. On HTTP/2 the connection says so.
@@ -117,7 +152,7 @@ impl Observed {
 async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let observed = Observed::of(&app, &request);
     let mut response = if observed.method == Method::OPTIONS {
-        cors::preflight()
+        observed.cors.preflight()
     } else {
         request.extensions_mut().insert(observed.clone());
         served(&app, observed.route, request, next).await
@@ -129,7 +164,7 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
 /// The answer to a request, which counts among all that are served for as long as it lasts.
 async fn served(app: &App, route: Route, request: Request, next: Next) -> Response {
     let serving = match route {
-        Route::Stream | Route::Other => app.admission.serve(),
+        Route::Stream | Route::Admin | Route::Other => app.admission.serve(),
         // However full it is, it says so.
         Route::Health | Route::Ready | Route::Metrics => return admitted(app, request, next).await,
     };

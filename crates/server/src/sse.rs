@@ -12,7 +12,6 @@ use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use tailwater_fanout::{Event, Reader, STAY, Stands};
 use tailwater_protocol::{Answer, ContentKind, Offset, ReadOffset, cursor, headers, sse};
-use tailwater_upstream::StreamKey;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     feed::Feed,
     handover::Pass,
     metrics::{Alive, SseEnd},
+    permit::Permit,
     problem::Problem,
     read,
 };
@@ -37,7 +37,7 @@ const GONE: &[u8] = b"event: reset\ndata:{\"gone\":true}\n\n";
 
 /// What is followed.
 pub(crate) struct Follow {
-    pub(crate) key: StreamKey,
+    pub(crate) permit: Permit,
     pub(crate) from: ReadOffset,
     /// The cursor of the client's last response.
     pub(crate) cursor: Option<u64>,
@@ -99,7 +99,7 @@ pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result
     let reader = tokio::select! {
         biased;
         () = turn.comes() => return Err(Draining.into()),
-        reader = app.gateway.follow(&follow.key, follow.from) => reader?,
+        reader = follow.permit.follow(app, follow.from) => reader?,
     };
     // Nothing else stops an `EventSource` from reconnecting for ever.
     if follow.resumed && reader.is_closed() {

@@ -37,7 +37,7 @@ fn open(lifetime: Lifetime) -> Kind {
         incarnation: 7,
         content_type: ContentType::default_binary(),
         lifetime,
-        visibility: Visibility::Public,
+        visibility: None,
         retention_ms: None,
         adopts_native: false,
         fork: None,

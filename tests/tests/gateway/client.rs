@@ -51,6 +51,7 @@ const KNOWN: &[&str] = &[
     "stream-sse-data-encoding",
     "stream-ttl",
     "stream-up-to-date",
+    "stream-visibility",
     "transfer-encoding",
     "x-accel-buffering",
     "x-content-type-options",
@@ -377,6 +378,8 @@ fn check(asked: &str, status: u16, fields: &HeaderMap) {
     for flag in [headers::STREAM_CLOSED, headers::STREAM_UP_TO_DATE] {
         assert!(value(flag).is_none_or(|value| value == "true"), "{asked}: {flag}");
     }
+    // Where nobody is asked for a token, whatever says nothing else is for everybody.
+    assert!(value(headers::STREAM_VISIBILITY).is_none_or(|value| value == "public"), "{asked}: whose stream?");
     if let Some(next) = value(headers::STREAM_NEXT_OFFSET) {
         assert!(is_offset(next), "{asked}: {next} is no offset");
     }

@@ -20,18 +20,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("testkit", &["auth", "upstream", "log", "protocol"]),
 ];
 
-/// Libraries of others that change what a crate is, and the crates that may name them.
+/// Libraries of others that change what a crate is, and the crates that may name them; without any it is for programs.
 const PLACES: &[(&[&str], &[&str])] = &[
     (&["axum"], &["server", "s2"]),
     (&["s2-sdk", "s2-lite", "s2-common", "s2-api", "slatedb"], &["s2"]),
-    (&["anyhow", "clap", "toml"], &[]),
+    (&["anyhow", "clap"], &[]),
+    // Projects are read from bytes that somebody else has read; programs read their settings.
+    (&["toml", "toml_edit"], &["auth", PROGRAMS]),
 ];
+
+/// Among the homes of a library: every program.
+const PROGRAMS: &str = "bins";
 
 /// Harnesses whose libraries need the testkit: they are nothing but tests.
 const TESTS_THROUGHOUT: &[&str] = &["pods", "sim"];
 
 /// Crates that are pure functions: no runtime, no clock, no input or output.
-pub(crate) const PURE: &[&str] = &["protocol", "log"];
+pub(crate) const PURE: &[&str] = &["protocol", "log", "auth"];
 
 /// What would make a pure crate impure.
 const RUNTIMES: &[&str] =
@@ -90,10 +95,13 @@ pub(crate) fn to_others(members: &[Member]) -> Vec<String> {
         for dependency in &member.dependencies {
             let library = dependency.name.as_str();
             let placed = PLACES.iter().find(|(libraries, _)| libraries.contains(&library));
+            let away_from = |name| placed.is_some_and(|(_, homes)| !homes.contains(&name));
             let misplaced = match Role::of(member) {
-                Role::Library(name) if PURE.contains(&name) => is_runtime(library) || placed.is_some(),
-                Role::Library(name) => !dependency.dev && placed.is_some_and(|(_, homes)| !homes.contains(&name)),
-                Role::Program => !dependency.dev && placed.is_some_and(|(_, homes)| !homes.is_empty()),
+                Role::Library(name) if PURE.contains(&name) => is_runtime(library) || away_from(name),
+                Role::Library(name) => !dependency.dev && away_from(name),
+                Role::Program => {
+                    !dependency.dev && away_from(PROGRAMS) && placed.is_some_and(|(_, homes)| !homes.is_empty())
+                }
                 Role::Harness => false,
             };
             if misplaced {
@@ -160,5 +168,9 @@ mod tests {
         assert_eq!(to_others(&member("crates/server", "s2-sdk", false)).len(), 1);
         assert_eq!(to_others(&member("bins/tailwater", "clap", false)), [""; 0]);
         assert_eq!(to_others(&member("crates/server", "anyhow", false)).len(), 1);
+        assert_eq!(to_others(&member("crates/server", "toml", false)).len(), 1);
+        assert_eq!(to_others(&member("crates/log", "toml", false)).len(), 1);
+        assert_eq!(to_others(&member("crates/auth", "toml", false)), [""; 0]);
+        assert_eq!(to_others(&member("bins/tailwater", "toml", false)), [""; 0]);
     }
 }

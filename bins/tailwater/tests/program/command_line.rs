@@ -71,7 +71,7 @@ fn nonsense_exits_64_with_a_sentence_and_starts_nothing() {
     let directory = tempdir().unwrap();
     fs::write(directory.path().join("unknown.toml"), "listen = ['127.0.0.1:0']\nlisten-to = 'x'\n").unwrap();
     fs::write(directory.path().join("wrong.toml"), "linger = 3\n").unwrap();
-    let table: [(&[&str], &str); 11] = [
+    let table: [(&[&str], &str); 13] = [
         (&["--config", "unknown.toml"], "listen-to"),
         (&["--config", "wrong.toml"], "linger"),
         (&["--config", "missing.toml"], "missing.toml"),
@@ -83,6 +83,8 @@ fn nonsense_exits_64_with_a_sentence_and_starts_nothing() {
         (&["--basin", "a-basin-of-all", "--basin-prefix", "tailwater"], "exclude"),
         (&["--s2-listen", "0.0.0.0:0", "--memory"], "token"),
         (&["--tls-cert", "tls.crt", "--memory"], "tls-key"),
+        (&["--listen", "0.0.0.0:0", "--memory"], "--auth open"),
+        (&["--auth", "required", "--memory"], "projects"),
     ];
     for (args, word) in table {
         let output = run(command(directory.path(), args));

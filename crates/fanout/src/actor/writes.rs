@@ -484,7 +484,7 @@ impl Actor {
         if existing.is_some() && !fresh {
             return self.decide_again(Write { kind: WriteKind::Create(Box::new(write)), fresh: true, tries });
         }
-        let head = || Head::of(&self.state, &self.seed.config.native_content_type);
+        let head = || Head::of(&self.state, &self.seed.config);
         match existing {
             Some(CreateOutcome::Exists) => answer(write.reply, Ok(Created { fresh: false, head: head() })),
             Some(CreateOutcome::Conflict(field)) => answer(write.reply, Err(OpError::Conflict { field })),

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use tailwater_log::{
     ConfigField, Content, CreateRequest, DeclaredConfig, DeclaredFork, Fork, MAX_FORK_DEPTH, Open, Reference, Refusal,
-    StreamState,
+    StreamState, Visibility,
 };
 use tailwater_protocol::{ContentKind, Offset, ReadOffset, json};
 use tailwater_upstream::StreamKey;
@@ -18,7 +18,7 @@ use super::{Gateway, misplaced_fork};
 use crate::{
     actor::{Chore, Look, LookAt, Message, place_of, stream_name},
     history::Hole,
-    ops::{Create, Created, ForkError, ForkFrom, ForkPoint, Head, OpError},
+    ops::{Create, Created, ForkError, ForkFrom, ForkPoint, Head, OpError, SourceAccess},
 };
 
 /// How a fork from the very start is written down: the source's own first offset may be trimmed away later.
@@ -49,8 +49,22 @@ impl Gateway {
             Err(OpError::Refused(Refusal::NotFound)) => {}
             answer => return answer,
         }
-        let Look { view, .. } = self.look(&from.source, LookAt::Read(ReadOffset::Now)).await.map_err(of_source)?;
-        let source = Head::of(&view, &self.config().native_content_type);
+        if from.access == SourceAccess::Public {
+            // Before it is used: to be used keeps a stream alive.
+            let seen = self.look(&from.source, LookAt::Head).await.map_err(unseen)?;
+            if Head::of(&seen.view, self.config()).visibility != Visibility::Public {
+                return Err(ForkError::SourceNotFound.into());
+            }
+        }
+        let Look { view, .. } =
+            self.look(&from.source, LookAt::Read(ReadOffset::Now)).await.map_err(|error| match from.access {
+                SourceAccess::Any => of_source(error),
+                SourceAccess::Public => unseen(error),
+            })?;
+        let source = Head::of(&view, self.config());
+        if from.access == SourceAccess::Public && source.visibility != Visibility::Public {
+            return Err(ForkError::SourceNotFound.into());
+        }
         let other_type = |declared: &tailwater_protocol::ContentType| !declared.same_media_type(&source.content_type);
         if create.content_type.as_ref().is_some_and(other_type) {
             return Err(OpError::Conflict { field: ConfigField::ContentType });
@@ -63,6 +77,7 @@ impl Gateway {
         let open = Open {
             content_type: create.content_type.clone().unwrap_or_else(|| source.content_type.clone()),
             lifetime: create.lifetime.unwrap_or(source.lifetime),
+            visibility: create.visibility.of_fork(source.visibility),
             fork: Some(Fork {
                 source: stream_name(&from.source),
                 incarnation: view.incarnation().map_or(0, |life| life.open.incarnation),
@@ -165,6 +180,7 @@ fn declare(create: &Create, from: &ForkFrom) -> DeclaredConfig {
         content_type: create.content_type.clone(),
         lifetime: create.lifetime,
         closed: create.closed,
+        visibility: create.visibility.declared(),
         fork: Some(DeclaredFork { source: stream_name(&from.source), at, sub_offset: from.sub_offset }),
     }
 }
@@ -174,7 +190,7 @@ fn blank_open(create: &Create, incarnation: u64) -> Open {
         incarnation,
         content_type: create.content_type.clone().unwrap_or_else(tailwater_protocol::ContentType::default_binary),
         lifetime: create.lifetime.unwrap_or(tailwater_protocol::Lifetime::Forever),
-        visibility: create.visibility,
+        visibility: create.visibility.plain(),
         retention_ms: None,
         adopts_native: false,
         fork: None,
@@ -223,4 +239,13 @@ fn of_source(error: OpError) -> OpError {
         return ForkError::SourceDeleted.into();
     }
     error
+}
+
+/// What the author of a fork is told of a source that may not be seen: nothing that depends on what is there.
+fn unseen(error: OpError) -> OpError {
+    if matches!(error, OpError::Refused(_) | OpError::Unreadable { .. }) {
+        ForkError::SourceNotFound.into()
+    } else {
+        error
+    }
 }

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use prometheus::Registry;
 use proptest::prelude::*;
-use tailwater_log::{Commit, Entry, Header, Kind, Message, NewRecord, Open, Piece, Record, Visibility};
+use tailwater_log::{Commit, Entry, Header, Kind, Message, NewRecord, Open, Piece, Record};
 use tailwater_protocol::{ContentType, Lifetime, json};
 use tailwater_testkit::{
     Gate, ScriptedUpstream, Settings, Trims,
@@ -51,7 +51,7 @@ impl World {
             incarnation: 7,
             content_type: ContentType::parse(content_type).unwrap(),
             lifetime: Lifetime::Forever,
-            visibility: Visibility::Public,
+            visibility: None,
             retention_ms: None,
             adopts_native: false,
             fork: None,

@@ -129,8 +129,12 @@ async fn a_lifetime_and_a_fork_do_not_wait_for_a_native_writer() {
             sleep(Duration::from_millis(500)).await;
             pod.read(&key, ReadOffset::Now).await.unwrap();
         }
-        let from =
-            tailwater_fanout::ForkFrom { source: key.clone(), at: tailwater_fanout::ForkPoint::Tail, sub_offset: 0 };
+        let from = tailwater_fanout::ForkFrom {
+            source: key.clone(),
+            at: tailwater_fanout::ForkPoint::Tail,
+            sub_offset: 0,
+            access: tailwater_fanout::SourceAccess::Any,
+        };
         let create = Create { fork: Some(from), lifetime: Some(Lifetime::Forever), ..plain() };
         assert!(pod.create(&fork, create).await.unwrap().fresh);
     })

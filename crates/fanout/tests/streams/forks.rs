@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join;
-use tailwater_fanout::{Create, Event, ForkError, ForkFrom, ForkPoint, OpError, Post};
-use tailwater_log::{ConfigField, Kind, Refusal};
+use tailwater_fanout::{
+    Config, Create, Event, ForkError, ForkFrom, ForkPoint, NewVisibility, OpError, Post, SourceAccess,
+};
+use tailwater_log::{ConfigField, Kind, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_testkit::{
     Gate, ScriptedUpstream,
@@ -16,7 +18,11 @@ use tokio::time::sleep;
 use crate::harness::*;
 
 fn fork_at(source: &StreamKey, at: ForkPoint, sub_offset: u64) -> Create {
-    Create { content_type: None, fork: Some(ForkFrom { source: source.clone(), at, sub_offset }), ..plain() }
+    Create {
+        content_type: None,
+        fork: Some(ForkFrom { source: source.clone(), at, sub_offset, access: SourceAccess::Any }),
+        ..plain()
+    }
 }
 
 fn fork(source: &StreamKey) -> Create {
@@ -90,7 +96,7 @@ async fn a_fork_of_a_fork_of_a_fork_reads_through_all_of_them() {
         // Every offset on the way is a place to go on from.
         let mut from = ReadOffset::Start;
         let mut seen = Vec::new();
-        let small = tailwater_fanout::Config { page_bytes: 1, ring_bytes: 1, ..tailwater_fanout::Config::default() };
+        let small = Config { page_bytes: 1, ring_bytes: 1, ..Config::default() };
         let small = Pod::with(&store, small);
         loop {
             let page = small.read(&keys[3], from).await.unwrap();
@@ -193,7 +199,7 @@ async fn a_fork_may_begin_within_a_large_text() {
 #[tokio::test(start_paused = true)]
 async fn closed_native_and_empty_streams_can_be_forked() {
     let store = store();
-    let config = tailwater_fanout::Config { native_content_type: text(), ..tailwater_fanout::Config::default() };
+    let config = Config { native_content_type: text(), ..Config::default() };
     let pod = Pod::with(&store, config);
     let [closed, native, empty] = ["closed", "native", "empty"].map(key);
     pod.create(&closed, Create { closed: true, ..holding(&["a"]) }).await.unwrap();
@@ -256,6 +262,80 @@ async fn a_source_that_is_deleted_stays_for_its_forks_and_goes_with_the_last() {
         assert!(store.records(key).len() <= 1, "{key}: {:?}", store.records(key));
         assert!(other.create(key, plain()).await.unwrap().fresh);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_of_a_private_stream_is_private_unless_its_author_says_otherwise() {
+    let (public, private) = (Visibility::Public, Visibility::Private);
+    let store = store();
+    let pod = Pod::new(&store);
+    for (source, new, expected) in [
+        (public, NewVisibility::Default(public), public),
+        (public, NewVisibility::Default(private), private),
+        (private, NewVisibility::Default(public), private),
+        (private, NewVisibility::Declared(public), public),
+        (public, NewVisibility::Declared(private), private),
+        (public, NewVisibility::Undeclared, public),
+        (private, NewVisibility::Undeclared, private),
+    ] {
+        let (s, f) = (key(&format!("source of {new:?} {source:?}")), key(&format!("fork of {new:?} {source:?}")));
+        pod.create(&s, Create { visibility: NewVisibility::Declared(source), ..plain() }).await.unwrap();
+        let created = pod.create(&f, Create { visibility: new, ..fork(&s) }).await.unwrap();
+        assert_eq!(created.head.visibility, expected, "{source:?} {new:?}");
+        assert!(!pod.create(&f, Create { visibility: new, ..fork(&s) }).await.unwrap().fresh);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_still_behind_is_not_led_into_another_fork_of_the_same_source() {
+    for next in [Visibility::Private, Visibility::Public] {
+        let (store, s, f) = (store(), key("source"), key("fork"));
+        let pod = Pod::with(&store, Config { ring_bytes: 1, window_bytes: 100, ..Config::default() });
+        let bodies = numbered(0..200);
+        pod.create(&s, holding(&bodies.iter().map(String::as_str).collect::<Vec<_>>())).await.unwrap();
+        pod.create(&f, fork(&s)).await.unwrap();
+        let mut reader = pod.follow(&f, ReadOffset::Start).await.unwrap();
+        let mut seen = strings(&delivery(&mut reader).await.messages);
+        assert!(seen.len() < bodies.len(), "it is behind: {}", seen.len());
+        pod.delete(&f).await.unwrap();
+        pod.create(&f, Create { visibility: NewVisibility::Declared(next), ..fork(&s) }).await.unwrap();
+        // Its next life has no message of its own yet, so that its tail is the place where the reader comes to stand.
+        let event = loop {
+            match in_time(reader.next()).await {
+                Event::Messages(delivery) => {
+                    assert!(!delivery.up_to_date, "of another life");
+                    seen.extend(strings(&delivery.messages));
+                }
+                event @ (Event::Gone | Event::Reset { .. } | Event::Failed(_)) => break event,
+            }
+        };
+        assert!(matches!(event, Event::Gone), "{event:?}");
+        assert_eq!(reader.head().visibility, Visibility::Public);
+        assert_eq!(seen, bodies);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_see_public_streams_only_forks_nothing_else_and_cannot_tell_what_there_is() {
+    let store = store();
+    let pod = Pod::new(&store);
+    let [public, private, deleted, nowhere] = ["public", "private", "deleted", "nowhere"].map(key);
+    let hidden = Create { visibility: NewVisibility::Declared(Visibility::Private), ..holding(&["a"]) };
+    pod.create(&public, holding(&["a"])).await.unwrap();
+    pod.create(&private, hidden.clone()).await.unwrap();
+    pod.create(&deleted, hidden).await.unwrap();
+    pod.create(&key("keeps it"), fork(&deleted)).await.unwrap();
+    pod.delete(&deleted).await.unwrap();
+    let seen = |source: &StreamKey| {
+        let mut create = fork(source);
+        create.fork.as_mut().unwrap().access = SourceAccess::Public;
+        create
+    };
+    assert!(pod.create(&key("f"), seen(&public)).await.unwrap().fresh);
+    for source in [&private, &deleted, &nowhere] {
+        assert_eq!(fork_error(pod.create(&key("g"), seen(source)).await), ForkError::SourceNotFound, "{source}");
+    }
+    assert_eq!(references(&store, &private), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,9 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prometheus::Registry;
-use tailwater_fanout::{Appended, Config, Create, Delivery, Event, Gateway, Metrics, OpError, Post, Reader, Seed};
-use tailwater_log::Visibility;
+use tailwater_fanout::{
+    Appended, Config, Create, Delivery, Event, Gateway, Metrics, NewVisibility, OpError, Post, Reader, Seed,
+};
 use tailwater_protocol::{ContentType, Offset, Producer, ProducerId, ReadOffset, StreamSeq};
 use tailwater_testkit::{ScriptedUpstream, Settings};
 use tailwater_upstream::{StreamKey, Upstream};
@@ -115,7 +116,7 @@ pub(crate) fn plain() -> Create {
     Create {
         content_type: Some(text()),
         lifetime: None,
-        visibility: Visibility::Public,
+        visibility: NewVisibility::Undeclared,
         messages: Vec::new(),
         closed: false,
         fork: None,

@@ -198,7 +198,12 @@ async fn a_fork_reads_the_chunks_of_its_source() {
     for body in numbered(0..100) {
         landed(pod.append(&source, tell(&body)).await);
     }
-    let from = ForkFrom { source: source.clone(), at: ForkPoint::Tail, sub_offset: 0 };
+    let from = ForkFrom {
+        source: source.clone(),
+        at: ForkPoint::Tail,
+        sub_offset: 0,
+        access: tailwater_fanout::SourceAccess::Any,
+    };
     pod.create(&fork, tailwater_fanout::Create { fork: Some(from), ..plain() }).await.unwrap();
     for body in numbered(100..110) {
         landed(pod.append(&source, tell(&body)).await);

@@ -1,7 +1,7 @@
 //! A stream's life: created, appended to, read, closed, deleted, created again (protocol sections 5.1 to 5.6).
 
-use tailwater_fanout::{Appended, Config, Create, OpError, Post};
-use tailwater_log::{ConfigField, Misplaced, Refusal};
+use tailwater_fanout::{Appended, Config, Create, NewVisibility, OpError, Post};
+use tailwater_log::{ConfigField, Misplaced, Refusal, Visibility};
 use tailwater_protocol::{ContentType, Lifetime, Offset, ReadOffset};
 
 use crate::harness::*;
@@ -56,6 +56,12 @@ async fn a_create_with_the_same_configuration_finds_the_stream_and_another_confl
         expect(Create { content_type: None, ..plain() }, ConfigField::ContentType).await;
         expect(Create { lifetime: Some(Lifetime::Ttl { seconds: 60 }), ..plain() }, ConfigField::Lifetime).await;
         expect(Create { closed: true, ..plain() }, ConfigField::Closed).await;
+        let private = NewVisibility::Declared(Visibility::Private);
+        expect(Create { visibility: private, ..plain() }, ConfigField::Visibility).await;
+        for same in [NewVisibility::Declared(Visibility::Public), NewVisibility::Default(Visibility::Private)] {
+            assert!(!pod.create(&key, Create { visibility: same, ..plain() }).await.unwrap().fresh, "{same:?}");
+        }
+        assert_eq!(pod.head(&key).await.unwrap().visibility, Visibility::Public);
     }
     assert_eq!(read(&pod, &key).await, ["a"], "a create that finds a stream appends nothing");
 }

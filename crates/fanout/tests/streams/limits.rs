@@ -29,6 +29,20 @@ async fn a_reader_too_many_is_refused_and_one_who_leaves_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_for_fewer_readers_than_there_may_be_is_heard() {
+    let store = store();
+    let config = Config { max_readers_per_stream: 3, ..Config::default() };
+    let (pod, key) = (Pod::with(&store, config), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let _first = pod.follow_among(&key, ReadOffset::Now, 1).await.unwrap();
+    let refused = pod.follow_among(&key, ReadOffset::Now, 1).await.err().unwrap();
+    assert!(matches!(refused, OpError::TooManyReaders { limit: 1 }), "{refused:?}");
+    let _others = [pod.follow(&key, ReadOffset::Now).await.unwrap(), pod.follow(&key, ReadOffset::Now).await.unwrap()];
+    let refused = pod.follow_among(&key, ReadOffset::Now, 9).await.err().unwrap();
+    assert!(matches!(refused, OpError::TooManyReaders { limit: 3 }), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_was_let_in_is_not_one_too_many_when_it_joins_again() {
     let store = store();
     let config = Config { max_readers_per_stream: 1, ring_bytes: 1, ..Config::default() };

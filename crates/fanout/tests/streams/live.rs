@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all, stream};
-use tailwater_fanout::{Config, Create, Event, OpError};
-use tailwater_log::{BatchId, Entry, Kind, Refusal, Stamp, StreamState};
+use tailwater_fanout::{Config, Create, Event, NewVisibility, OpError};
+use tailwater_log::{BatchId, Entry, Kind, Refusal, Stamp, StreamState, Visibility};
 use tailwater_protocol::{Lifetime, ReadOffset};
 use tailwater_testkit::{ScriptedUpstream, fault::SessionFault};
 use tailwater_upstream::{
@@ -297,6 +297,23 @@ async fn a_reader_that_has_not_heard_of_the_end_of_its_life_is_not_led_into_the_
     }
     let event = in_time(reader.next()).await;
     assert!(matches!(event, Event::Gone | Event::Reset { .. }), "{event:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_what_was_public_is_told_nothing_of_a_private_next_life() {
+    for (next, told) in [(Visibility::Public, true), (Visibility::Private, false)] {
+        let (pod, key) = (Pod::new(&store()), key("s"));
+        pod.create(&key, plain()).await.unwrap();
+        let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+        pod.delete(&key).await.unwrap();
+        pod.create(&key, Create { visibility: NewVisibility::Declared(next), ..plain() }).await.unwrap();
+        for body in numbered(0..200) {
+            landed(pod.append(&key, tell(&body)).await);
+        }
+        let event = in_time(reader.next()).await;
+        assert_eq!(matches!(event, Event::Reset { .. }), told, "{event:?}");
+        assert_eq!(matches!(event, Event::Gone), !told, "{event:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

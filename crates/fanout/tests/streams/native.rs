@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use tailwater_fanout::{Config, Event, OpError, Post};
-use tailwater_log::{HEADER, Header, NewRecord, Refusal};
+use tailwater_fanout::{Config, Create, Event, ForkFrom, ForkPoint, NewVisibility, OpError, Post, SourceAccess};
+use tailwater_log::{HEADER, Header, NewRecord, Refusal, Visibility};
 use tailwater_protocol::{Offset, ReadOffset};
 use tailwater_testkit::{
     Gate,
@@ -34,6 +34,40 @@ async fn a_native_stream_is_read_without_a_word_written_to_it() {
     store.append_native(&key, ["c"]);
     assert_eq!(take(&mut reader, 1).await, ["c"]);
     assert_eq!(store.records(&key).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_which_nobody_has_said_it_is_seen_by_whom_the_settings_say_adopted_or_not() {
+    for undeclared_visibility in [Visibility::Public, Visibility::Private] {
+        let store = store();
+        let (pod, key) = (Pod::with(&store, Config { undeclared_visibility, ..as_text() }), key("s"));
+        store.append_native(&key, ["a"]);
+        assert_eq!(pod.head(&key).await.unwrap().visibility, undeclared_visibility);
+        landed(pod.append(&key, by(claim("p", 0, 0), tell("b"))).await);
+        assert_eq!(pod.head(&key).await.unwrap().visibility, undeclared_visibility);
+        let elsewhere = Pod::new(&store);
+        assert_eq!(elsewhere.head(&key).await.unwrap().visibility, Visibility::Public, "the log says nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_before_anybody_was_asked_for_a_token_is_not_public_for_that() {
+    let store = store();
+    let (open, [undeclared, declared, fork]) = (Pod::new(&store), ["undeclared", "declared", "fork"].map(key));
+    let visibility = NewVisibility::Declared(Visibility::Public);
+    open.create(&undeclared, plain()).await.unwrap();
+    open.create(&declared, Create { visibility, ..plain() }).await.unwrap();
+    let access = SourceAccess::Any;
+    let from = ForkFrom { source: undeclared.clone(), at: ForkPoint::Tail, sub_offset: 0, access };
+    open.create(&fork, Create { fork: Some(from), ..plain() }).await.unwrap();
+    let closed = Pod::with(&store, Config { undeclared_visibility: Visibility::Private, ..Config::default() });
+    for (key, seen) in
+        [(&undeclared, Visibility::Private), (&declared, Visibility::Public), (&fork, Visibility::Private)]
+    {
+        assert_eq!(open.head(key).await.unwrap().visibility, Visibility::Public, "{key}");
+        assert_eq!(closed.head(key).await.unwrap().visibility, seen, "{key}");
+    }
+    assert!(!closed.create(&undeclared, plain()).await.unwrap().fresh, "it is there");
 }
 
 #[tokio::test(start_paused = true)]

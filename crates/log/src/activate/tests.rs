@@ -29,7 +29,11 @@ fn created(messages: usize) -> Log {
 
 /// Appends one message after the other as a gateway would; its checkpoints ride along.
 fn write(log: &mut Log, state: &mut StreamState, count: u64) {
-    let native = NativeDefaults { content_type: tailwater_protocol::ContentType::default_binary(), incarnation: 8 };
+    let native = NativeDefaults {
+        content_type: tailwater_protocol::ContentType::default_binary(),
+        visibility: crate::Visibility::Public,
+        incarnation: 8,
+    };
     for _ in 0..count {
         let mut planner = Planner::new(state);
         assert!(matches!(planner.push(&append_request(&["message"]), &native), Outcome::Planned { .. }));
@@ -159,7 +163,11 @@ fn a_life_without_a_checkpoint_is_found_behind_thousands_of_native_records() {
 #[test]
 fn a_source_that_is_kept_for_its_forks_is_found_behind_native_records() {
     let mut log = created(1);
-    let native = NativeDefaults { content_type: tailwater_protocol::ContentType::default_binary(), incarnation: 8 };
+    let native = NativeDefaults {
+        content_type: tailwater_protocol::ContentType::default_binary(),
+        visibility: crate::Visibility::Public,
+        incarnation: 8,
+    };
     let reference = Reference { incarnation: 3, fork: name("fork") };
     let state = log.fold_to(log.tail());
     log.land(&state, &plan_ref(&state, reference, &native, batch(1)).unwrap()).unwrap();

@@ -30,7 +30,7 @@ fn longest_open() -> Open {
         incarnation: u64::MAX,
         content_type: ContentType::parse(&format!("text/{}", "x".repeat(251))).unwrap(),
         lifetime: Lifetime::ExpiresAt { at_ms: u64::MAX },
-        visibility: Visibility::Private,
+        visibility: Some(Visibility::Private),
         retention_ms: Some(u64::MAX),
         adopts_native: false,
         fork: Some(fork),
@@ -197,7 +197,11 @@ fn what_no_state_has_is_no_checkpoint() {
 #[test]
 fn a_checkpoint_that_is_due_rides_along_with_the_next_append() {
     let mut world = World::new(1);
-    let native = crate::NativeDefaults { content_type: ContentType::default_binary(), incarnation: 1 };
+    let native = crate::NativeDefaults {
+        content_type: ContentType::default_binary(),
+        visibility: Visibility::Public,
+        incarnation: 1,
+    };
     let batch = |counter| BatchId { writer: 1, counter };
     let mut rode = Vec::new();
     world.log.append(&[NewRecord::message(Bytes::new())], None, None);

@@ -35,7 +35,7 @@ fn plain_open() -> Open {
         incarnation: 0x0123_4567_89ab_cdef,
         content_type: ContentType::parse("text/plain").unwrap(),
         lifetime: Lifetime::Forever,
-        visibility: Visibility::Public,
+        visibility: None,
         retention_ms: None,
         adopts_native: false,
         fork: None,
@@ -46,7 +46,7 @@ fn forked_open() -> Open {
     let inherited = |birth, source: Option<&str>, from, to| Segment { birth, source: source.map(name), from, to };
     Open {
         lifetime: Lifetime::Ttl { seconds: 3600 },
-        visibility: Visibility::Private,
+        visibility: Some(Visibility::Private),
         retention_ms: Some(86_400_000),
         fork: Some(Fork {
             source: name("a/b"),
@@ -69,6 +69,7 @@ fn golden() -> Vec<(&'static str, Entry)> {
         Message { producer: Some(producer("p-1", 2, 128)), stream_seq: Some(StreamSeq::new(b"0042").unwrap()) };
     let commit = Commit { body: 7, pieces: vec![3, 4, 500], bytes: 2_000_000, message: claimed.clone() };
     let expiring = Open { lifetime: Lifetime::ExpiresAt { at_ms: 1_800_000_000_000 }, ..plain_open() };
+    let public = Open { visibility: Some(Visibility::Public), ..plain_open() };
     let adopting = Open { adopts_native: true, ..plain_open() };
     let reference = Reference { incarnation: 0xff, fork: name("fork") };
     let subscription = Subscription { subscription: 5, source: name("src"), incarnation: 6, from: 1000 };
@@ -83,6 +84,7 @@ fn golden() -> Vec<(&'static str, Entry)> {
         ("010300000000000000000780897a030304f4030103702d31028001010430303432", bare(Kind::Commit(commit))),
         ("0104000123456789abcdef0a746578742f706c61696e0000000000", bare(Kind::Open(Box::new(plain_open())))),
         ("0104000123456789abcdef0a746578742f706c61696e0280a0f1c2b13400000000", bare(Kind::Open(Box::new(expiring)))),
+        ("0104000123456789abcdef0a746578742f706c61696e0002000000", bare(Kind::Open(Box::new(public)))),
         ("0104000123456789abcdef0a746578742f706c61696e0000000100", bare(Kind::Open(Box::new(adopting)))),
         (
             "0104000123456789abcdef0a746578742f706c61696e01901c010180b8992900010461636d6503612f62000000000000000980d095ffbc312a030200010461636d6503612f62000a80d095ffbc31010461636d6503612f620c2a",
@@ -192,7 +194,7 @@ fn fields_are_refused_by_what_is_wrong_with_them() {
         // A content type that is none, a lifetime and a visibility that nobody has.
         ("010400 0000000000000000 00 0000000000", malformed(number::OPEN, WireError::Value)),
         ("010400 0000000000000000 03612f62 03 00000000", malformed(number::OPEN, WireError::Value)),
-        ("010400 0000000000000000 03612f62 00 02000000", malformed(number::OPEN, WireError::Value)),
+        ("010400 0000000000000000 03612f62 00 03000000", malformed(number::OPEN, WireError::Value)),
         ("010400 0000000000000000 03612f62 00 00000200", malformed(number::OPEN, WireError::Value)),
         // More pieces than a commit may have.
         ("010300 0000000000000000 00 8120", malformed(number::COMMIT, WireError::Value)),
@@ -234,7 +236,7 @@ fn opens() -> impl Strategy<Value = Open> {
         any::<u64>().prop_map(|seconds| Lifetime::Ttl { seconds }),
         any::<u64>().prop_map(|at_ms| Lifetime::ExpiresAt { at_ms }),
     ];
-    let visibility = prop_oneof![Just(Visibility::Public), Just(Visibility::Private)];
+    let visibility = option::of(prop_oneof![Just(Visibility::Public), Just(Visibility::Private)]);
     let content_type = "[a-z]{1,9}/[a-z]{1,9}(; ?a=\"b c\")?";
     (any::<u64>(), content_type, lifetime, visibility, any::<Option<u64>>(), any::<bool>(), option::of(forks()))
         .prop_map(|(incarnation, content_type, lifetime, visibility, retention_ms, adopts_native, fork)| {

@@ -8,7 +8,7 @@ use super::{
     batch::{BatchBuilder, Condition, Plan},
 };
 use crate::{
-    mark::{BatchId, Close, Commit, Kind, Message, Open, StreamName},
+    mark::{BatchId, Close, Commit, Kind, Message, Open, StreamName, Visibility},
     state::{Incarnation, Life, Presence, StreamState},
     token::{Phase, Token},
 };
@@ -51,6 +51,8 @@ pub enum ConfigField {
     Lifetime,
     /// `Stream-Closed`.
     Closed,
+    /// `Stream-Visibility`.
+    Visibility,
     /// `Stream-Forked-From`, `Stream-Fork-Offset`, `Stream-Fork-Sub-Offset`.
     Fork,
     /// The stream is deleted and kept for its forks.
@@ -66,6 +68,8 @@ pub struct DeclaredConfig {
     pub lifetime: Option<Lifetime>,
     /// `Stream-Closed: true`.
     pub closed: bool,
+    /// As declared; `None` where the default applies, whatever it was or is.
+    pub visibility: Option<Visibility>,
     /// The source, the fork offset where one was named, and the sub-offset.
     pub fork: Option<DeclaredFork>,
 }
@@ -98,7 +102,7 @@ pub fn decide_existing(
     }
     let outcome = match &state.life {
         Life::Native(_) => differs_from_native(declared, native),
-        Life::Opened(life) => differs(life, declared),
+        Life::Opened(life) => differs(life, declared, native),
     };
     Some(outcome.map_or(CreateOutcome::Exists, CreateOutcome::Conflict))
 }
@@ -114,10 +118,13 @@ fn differs_from_native(declared: &DeclaredConfig, native: &NativeDefaults) -> Op
     if declared.fork.is_some() {
         return Some(ConfigField::Fork);
     }
+    if declared.visibility.is_some_and(|declared| declared != native.visibility) {
+        return Some(ConfigField::Visibility);
+    }
     declared.closed.then_some(ConfigField::Closed)
 }
 
-fn differs(life: &Incarnation, declared: &DeclaredConfig) -> Option<ConfigField> {
+fn differs(life: &Incarnation, declared: &DeclaredConfig, native: &NativeDefaults) -> Option<ConfigField> {
     let default;
     let content_type = match (&declared.content_type, &declared.fork) {
         (Some(declared), _) => Some(declared),
@@ -136,6 +143,10 @@ fn differs(life: &Incarnation, declared: &DeclaredConfig) -> Option<ConfigField>
     }
     if declared.closed != life.closed.is_some() {
         return Some(ConfigField::Closed);
+    }
+    let visibility = life.open.visibility.unwrap_or(native.visibility);
+    if declared.visibility.is_some_and(|declared| declared != visibility) {
+        return Some(ConfigField::Visibility);
     }
     let same_fork = match (&declared.fork, &life.open.fork) {
         (None, None) => true,

@@ -184,7 +184,7 @@ impl World {
 
     fn create(&mut self, pod: usize, closed: bool, messages: usize, forked: bool) {
         let state = self.pods[pod].state.clone();
-        let declared = DeclaredConfig { content_type: None, lifetime: None, closed, fork: None };
+        let declared = DeclaredConfig { content_type: None, lifetime: None, closed, visibility: None, fork: None };
         let native = self.native_defaults();
         if decide_existing(&state, &declared, &native).is_some() {
             return;

@@ -12,19 +12,21 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
 use prometheus::Registry;
 use tailwater_fanout::{Gateway, Seed};
-use tailwater_server::{Ambient, App, Config, Metrics, Parts, router};
+use tailwater_server::{Ambient, App, Auth, Config, Metrics, Parts, router};
 use tailwater_testkit::ScriptedUpstream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 /// The interval that every test runs in: 1,000.
-const NOW_MS: u64 = 1_728_432_000_000 + 1000 * 20_000;
+pub(crate) const NOW_MS: u64 = 1_728_432_000_000 + 1000 * 20_000;
 
 pub(crate) struct Fixture {
     pub(crate) app: App,
     pub(crate) upstream: ScriptedUpstream,
     pub(crate) registry: Registry,
     router: Router,
+    /// Whether tokens are asked for.
+    guarded: bool,
 }
 
 /// A whole response.
@@ -46,8 +48,13 @@ impl Fixture {
     }
 
     pub(crate) fn with(config: Config, fanout: tailwater_fanout::Config) -> Self {
+        Self::on(ScriptedUpstream::new(Default::default()), config, fanout)
+    }
+
+    /// Over a store that others may serve, too.
+    pub(crate) fn on(upstream: ScriptedUpstream, config: Config, fanout: tailwater_fanout::Config) -> Self {
+        let guarded = matches!(config.auth, Auth::Required(_));
         let registry = Registry::new();
-        let upstream = ScriptedUpstream::new(Default::default());
         let gateway = Gateway::new(Seed {
             upstream: Arc::new(upstream.clone()),
             config: fanout,
@@ -62,7 +69,7 @@ impl Fixture {
             registry: registry.clone(),
             ambient: Ambient { now_ms: || NOW_MS, random: || 7 },
         });
-        Self { router: router(app.clone()), app, upstream, registry }
+        Self { router: router(app.clone()), app, upstream, registry, guarded }
     }
 
     pub(crate) async fn send(
@@ -114,7 +121,13 @@ impl Fixture {
         Live { headers: parts.headers, chunks: body.into_data_stream() }
     }
 
-    async fn respond(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> http::Response<Body> {
+    pub(crate) async fn respond(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> http::Response<Body> {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -122,9 +135,13 @@ impl Fixture {
         let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let adorned = response.headers();
         assert_eq!(adorned["x-content-type-options"], "nosniff");
-        assert_eq!(adorned["cross-origin-resource-policy"], "cross-origin");
-        assert_eq!(adorned["access-control-allow-origin"], "*");
-        assert!(adorned.contains_key("access-control-expose-headers"));
+        assert!(!adorned.contains_key("access-control-allow-credentials"));
+        if !self.guarded {
+            assert_eq!(adorned["cross-origin-resource-policy"], "cross-origin");
+            assert_eq!(adorned["access-control-allow-origin"], "*");
+            assert!(adorned.contains_key("access-control-expose-headers"));
+            assert!(!adorned.contains_key("vary"));
+        }
         assert_ne!(adorned.get("stream-closed").map(|value| value == "true"), Some(false), "only ever `true`");
         response
     }

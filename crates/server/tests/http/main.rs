@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod admin;
 mod closure;
 mod create;
 mod errors;
@@ -12,6 +13,7 @@ mod limits;
 mod live;
 mod overload;
 mod reads;
+mod rights;
 mod sockets;
 mod stallers;
 mod tls;

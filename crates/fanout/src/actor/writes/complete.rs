@@ -180,7 +180,7 @@ impl Actor {
                 answer(reply, Ok(Appended::Landed { next, closed }));
             }
             After::Created(reply) => {
-                let head = Head::of(&self.state, &self.seed.config.native_content_type);
+                let head = Head::of(&self.state, &self.seed.config);
                 answer(reply, Ok(Created { fresh: true, head }));
             }
             After::Deleted(reply) => {

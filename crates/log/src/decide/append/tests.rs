@@ -14,7 +14,11 @@ fn batch() -> BatchId {
 }
 
 fn native() -> NativeDefaults {
-    NativeDefaults { content_type: ContentType::default_binary(), incarnation: 8 }
+    NativeDefaults {
+        content_type: ContentType::default_binary(),
+        visibility: crate::Visibility::Public,
+        incarnation: 8,
+    }
 }
 
 fn kind(record: &crate::NewRecord) -> Kind {

@@ -8,7 +8,11 @@ use crate::{
 };
 
 fn native() -> NativeDefaults {
-    NativeDefaults { content_type: ContentType::parse("text/plain").unwrap(), incarnation: 8 }
+    NativeDefaults {
+        content_type: ContentType::parse("text/plain").unwrap(),
+        visibility: Visibility::Public,
+        incarnation: 8,
+    }
 }
 
 fn state_of(kinds: Vec<Kind>) -> StreamState {
@@ -22,7 +26,7 @@ fn existing(open: Open) -> StreamState {
 }
 
 fn declared() -> DeclaredConfig {
-    DeclaredConfig { content_type: None, lifetime: None, closed: false, fork: None }
+    DeclaredConfig { content_type: None, lifetime: None, closed: false, visibility: None, fork: None }
 }
 
 fn text() -> ContentType {
@@ -50,11 +54,33 @@ fn nothing_is_in_the_way_where_no_life_is() {
 }
 
 #[test]
+fn what_nobody_has_said_of_who_may_see_a_stream_is_as_whoever_serves_it_says() {
+    let (public, private) = (Visibility::Public, Visibility::Private);
+    for (said, serves, is) in [
+        (None, public, public),
+        (None, private, private),
+        (Some(public), private, public),
+        (Some(private), public, private),
+    ] {
+        let state = existing(Open { visibility: said, ..open(7) });
+        let native = NativeDefaults { visibility: serves, ..native() };
+        let decide = |visibility| decide_existing(&state, &DeclaredConfig { visibility, ..declared() }, &native);
+        assert_eq!(decide(None), Some(CreateOutcome::Exists));
+        for wanted in [public, private] {
+            let outcome =
+                if wanted == is { CreateOutcome::Exists } else { CreateOutcome::Conflict(ConfigField::Visibility) };
+            assert_eq!(decide(Some(wanted)), Some(outcome), "{said:?} {serves:?} {wanted:?}");
+        }
+    }
+}
+
+#[test]
 fn what_exists_is_compared_field_by_field() {
     let conflict = |field| Some(CreateOutcome::Conflict(field));
     let exists = Some(CreateOutcome::Exists);
     let plain = existing(open(7));
     let lasting = existing(Open { lifetime: TTL, content_type: text(), ..open(7) });
+    let hidden = existing(Open { visibility: Some(Visibility::Private), ..open(7) });
     let charset = ContentType::parse("TEXT/plain; charset=utf-8").unwrap();
     let same = DeclaredConfig { lifetime: Some(TTL), content_type: Some(charset), ..declared() };
     for (state, declared, outcome) in [
@@ -63,6 +89,19 @@ fn what_exists_is_compared_field_by_field() {
         (&plain, DeclaredConfig { content_type: Some(text()), ..same.clone() }, conflict(ConfigField::ContentType)),
         (&plain, DeclaredConfig { lifetime: Some(TTL), ..declared() }, conflict(ConfigField::Lifetime)),
         (&plain, DeclaredConfig { closed: true, ..declared() }, conflict(ConfigField::Closed)),
+        (&plain, DeclaredConfig { visibility: Some(Visibility::Public), ..declared() }, exists.clone()),
+        (
+            &plain,
+            DeclaredConfig { visibility: Some(Visibility::Private), ..declared() },
+            conflict(ConfigField::Visibility),
+        ),
+        (&hidden, declared(), exists.clone()),
+        (&hidden, DeclaredConfig { visibility: Some(Visibility::Private), ..declared() }, exists.clone()),
+        (
+            &hidden,
+            DeclaredConfig { visibility: Some(Visibility::Public), ..declared() },
+            conflict(ConfigField::Visibility),
+        ),
         (&lasting, same.clone(), exists),
         (&lasting, DeclaredConfig { content_type: None, ..same.clone() }, conflict(ConfigField::ContentType)),
         (&lasting, DeclaredConfig { lifetime: None, ..same.clone() }, conflict(ConfigField::Lifetime)),

@@ -9,7 +9,11 @@ fn batch(counter: u64) -> BatchId {
 }
 
 fn native() -> NativeDefaults {
-    NativeDefaults { content_type: tailwater_protocol::ContentType::default_binary(), incarnation: 8 }
+    NativeDefaults {
+        content_type: tailwater_protocol::ContentType::default_binary(),
+        visibility: crate::Visibility::Public,
+        incarnation: 8,
+    }
 }
 
 fn reference(incarnation: u64) -> Reference {

@@ -1,0 +1,278 @@
+//! Projects as they are configured: TOML, in one file or several.
+//!
+//! ```toml
+//! [[project]]
+//! id = "chat"
+//! visibility = "private"                  # of streams whose creator does not say; private without it
+//! origins = ["https://app.example"]       # whose pages may see answers; none without it
+//! writers-read = false                    # whether a token that may write may read, too
+//! audience = "tailwater"                  # what `aud` must name, if given
+//! issuer = "https://login.example"        # what `iss` must be, if given
+//! revoked = ["a-jti"]                     # tokens that count no more
+//! basin = "acme-events"                   # where its streams are in S2; without it, where the gateway's settings say
+//! max-body = 65536                        # the most bytes of a request's body, if fewer than the gateway takes
+//! max-readers-per-stream = 1000           # the most live readers of one stream on one pod, if fewer than there may be
+//!
+//! [[project.key]]                         # the first signs, all verify
+//! id = "2026-11"
+//! algorithm = "HS256"
+//! secret = "at least 32 bytes, as they stand here"
+//!
+//! [[project.key]]
+//! algorithm = "ES256"
+//! public-key = """
+//! -----BEGIN PUBLIC KEY-----
+//! …
+//! -----END PUBLIC KEY-----
+//! """
+//! ```
+//!
+//! An error says where, never what stands there: it could be a secret.
+
+use std::{fmt, num::NonZeroUsize};
+
+use serde::{Deserialize, Deserializer, de::Visitor};
+use tailwater_protocol::{ProjectId, Visibility};
+use zeroize::Zeroizing;
+
+use crate::{
+    key::{Algorithm, Key, KeyError, KeyId, SecretText},
+    keys::{Keys, KeysError},
+    origin::{OriginError, Origins},
+    project::{BasinName, Limits, Project, Writers},
+    projects::{Projects, ProjectsError},
+    token::claims::MAX_TOKEN_ID,
+};
+
+/// A file, read.
+#[derive(Debug, Clone, Copy)]
+pub struct File<'f> {
+    /// What errors call it.
+    pub name: &'f str,
+    /// What it holds.
+    pub bytes: &'f [u8],
+}
+
+/// What is wrong with a configuration of projects.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// It is not UTF-8.
+    #[error("{file}: not utf-8")]
+    NotText {
+        /// The file.
+        file: String,
+    },
+    /// It is not TOML, or has a key that is not known, or a value of another kind.
+    #[error("{file}:{line}: {fault}")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        fault: String,
+    },
+    /// A project's table says what cannot be.
+    #[error("{file}: project {number}: {fault}")]
+    Project {
+        /// The file.
+        file: String,
+        /// Which of the file's projects, from 1.
+        number: usize,
+        /// What is wrong.
+        fault: ProjectFault,
+    },
+    /// Two projects have something in common that is for one.
+    #[error(transparent)]
+    Repeated(#[from] ProjectsError),
+    /// There is no project at all.
+    #[error("there is no project: with none, nothing could be reached")]
+    None,
+}
+
+/// What is wrong with a project's table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProjectFault {
+    /// `id`.
+    #[error("`id` is not a project's id: 1 to 64 of `A-Z a-z 0-9 - _`, not starting with `_`, not a reserved word")]
+    Id,
+    /// One of the keys.
+    #[error("key {number}: {fault}")]
+    Key {
+        /// Which, from 1.
+        number: usize,
+        /// What is wrong.
+        fault: KeyError,
+    },
+    /// The keys together.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// `origins`.
+    #[error("`origins`: {0}")]
+    Origins(#[from] OriginError),
+    /// `basin`.
+    #[error("`basin` is no name of one: 8 to 48 of `a-z 0-9 -`, from a letter or digit to a letter or digit")]
+    Basin,
+    /// `revoked`.
+    #[error("`revoked`: the id of a token has 1 to {MAX_TOKEN_ID} bytes")]
+    Revoked,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    project: Vec<ProjectTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ProjectTable {
+    id: String,
+    #[serde(default)]
+    visibility: VisibilityWord,
+    #[serde(default)]
+    origins: Vec<String>,
+    #[serde(default)]
+    writers_read: bool,
+    audience: Option<String>,
+    issuer: Option<String>,
+    #[serde(default)]
+    revoked: Vec<String>,
+    basin: Option<String>,
+    max_body: Option<NonZeroUsize>,
+    max_readers_per_stream: Option<NonZeroUsize>,
+    #[serde(default)]
+    key: Vec<KeyTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct KeyTable {
+    id: Option<String>,
+    algorithm: Algorithm,
+    secret: Option<SecretText>,
+    public_key: Option<String>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum VisibilityWord {
+    #[default]
+    Private,
+    Public,
+}
+
+impl Projects {
+    /// Reads projects from files, all of which count together.
+    ///
+    /// # Errors
+    /// [`DocumentError`], for the first file that is wrong.
+    pub fn parse<'f>(files: impl IntoIterator<Item = File<'f>>) -> Result<Self, DocumentError> {
+        let mut projects = Vec::new();
+        for file in files {
+            let tables = read(file)?;
+            for (index, table) in tables.into_iter().enumerate() {
+                let wrong = |fault| DocumentError::Project { file: file.name.to_owned(), number: index + 1, fault };
+                projects.push(table.project().map_err(wrong)?);
+            }
+        }
+        if projects.is_empty() {
+            return Err(DocumentError::None);
+        }
+        Ok(Self::new(projects)?)
+    }
+}
+
+fn read(file: File<'_>) -> Result<Vec<ProjectTable>, DocumentError> {
+    let name = || file.name.to_owned();
+    let text = str::from_utf8(file.bytes).map_err(|_| DocumentError::NotText { file: name() })?;
+    let document: Document = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        DocumentError::Malformed { file: name(), line, fault: without_values(error.message()) }
+    })?;
+    Ok(document.project)
+}
+
+/// An error's text without what was found, which may be a secret in the wrong place.
+fn without_values(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    match first.split_once(", expected ") {
+        Some((_, expected)) if !first.starts_with("unknown field") => format!("expected {expected}"),
+        _ if ["unknown field", "missing field", "duplicate"].iter().any(|known| first.starts_with(known)) => {
+            first.to_owned()
+        }
+        _ => "not toml".to_owned(),
+    }
+}
+
+impl ProjectTable {
+    fn project(self) -> Result<Project, ProjectFault> {
+        let id = ProjectId::parse(&self.id).map_err(|_| ProjectFault::Id)?;
+        let mut keys = Vec::with_capacity(self.key.len());
+        for (index, table) in self.key.into_iter().enumerate() {
+            keys.push(table.key().map_err(|fault| ProjectFault::Key { number: index + 1, fault })?);
+        }
+        if self.revoked.iter().any(|id| id.is_empty() || id.len() > MAX_TOKEN_ID) {
+            return Err(ProjectFault::Revoked);
+        }
+        Ok(Project {
+            audience: self.audience,
+            issuer: self.issuer,
+            visibility: match self.visibility {
+                VisibilityWord::Private => Visibility::Private,
+                VisibilityWord::Public => Visibility::Public,
+            },
+            writers: if self.writers_read { Writers::ReadToo } else { Writers::WriteOnly },
+            origins: Origins::parse(self.origins.iter().map(String::as_str))?,
+            revoked: self.revoked.into_iter().collect(),
+            basin: self.basin.map(|name| BasinName::parse(&name).ok_or(ProjectFault::Basin)).transpose()?,
+            limits: Limits { body: self.max_body, readers_per_stream: self.max_readers_per_stream },
+            ..Project::new(id, Keys::new(keys)?)
+        })
+    }
+}
+
+impl KeyTable {
+    fn key(self) -> Result<Key, KeyError> {
+        let id = self.id.as_deref().map(KeyId::parse).transpose()?;
+        match (self.algorithm.is_symmetric(), self.secret, self.public_key) {
+            (true, Some(secret), None) => Key::secret(id, secret.0.as_bytes()),
+            (false, None, Some(pem)) => Key::public(id, self.algorithm, &pem),
+            (_, _, _) => Err(KeyError::Kind),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+/// Takes a text; of anything else it says only what it is not.
+struct SecretVisitor;
+
+impl Visitor<'_> for SecretVisitor {
+    type Value = SecretText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret in quotes")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SecretText, E> {
+        Ok(SecretText(Zeroizing::new(text.to_owned())))
+    }
+
+    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<SecretText, E> {
+        Ok(SecretText(Zeroizing::new(text)))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<SecretText, E> {
+        Err(E::custom("invalid type, expected a secret in quotes"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The keys of a project: the first signs, all verify. So a key is rotated by adding its successor, promoting that once
+//! everybody knows it, and removing the old one when the last token that it signed has expired.
+
+use crate::key::{Key, KeyId};
+
+/// The most keys of a project. A token without a key's id is tried with each of its algorithm.
+pub const MAX_KEYS: usize = 8;
+
+/// At least one key, in order.
+#[derive(Debug, Clone)]
+pub struct Keys(Vec<Key>);
+
+/// Why keys cannot be so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// Without a key nothing could be verified.
+    #[error("a project has at least one key, and the last one stays")]
+    Last,
+    /// There are too many.
+    #[error("a project has at most {MAX_KEYS} keys")]
+    TooMany,
+    /// Two have the same id.
+    #[error("two keys have the id `{id}`")]
+    Repeated {
+        /// The id.
+        id: KeyId,
+    },
+    /// None has this id.
+    #[error("no key has the id `{id}`")]
+    Unknown {
+        /// The id.
+        id: KeyId,
+    },
+}
+
+impl Keys {
+    /// Keys in this order.
+    ///
+    /// # Errors
+    /// [`KeysError::Last`] without any, [`KeysError::TooMany`], [`KeysError::Repeated`].
+    pub fn new(keys: Vec<Key>) -> Result<Self, KeysError> {
+        if keys.is_empty() {
+            return Err(KeysError::Last);
+        }
+        let mut kept = Self(Vec::with_capacity(keys.len()));
+        for key in keys {
+            kept.add(key)?;
+        }
+        Ok(kept)
+    }
+
+    /// The key that signs.
+    #[must_use]
+    pub fn first(&self) -> &Key {
+        self.0.first().expect("there is at least one key")
+    }
+
+    /// All keys: each verifies.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+
+    /// Adds a key at the end: it verifies.
+    ///
+    /// # Errors
+    /// [`KeysError::TooMany`], [`KeysError::Repeated`].
+    pub fn add(&mut self, key: Key) -> Result<(), KeysError> {
+        if self.0.len() == MAX_KEYS {
+            return Err(KeysError::TooMany);
+        }
+        if let Some(id) = key.id().filter(|id| self.0.iter().any(|other| other.id() == Some(id))) {
+            return Err(KeysError::Repeated { id: id.clone() });
+        }
+        self.0.push(key);
+        Ok(())
+    }
+
+    /// Makes a key the first: it signs.
+    ///
+    /// # Errors
+    /// [`KeysError::Unknown`].
+    pub fn promote(&mut self, id: &KeyId) -> Result<(), KeysError> {
+        let at = self.position(id)?;
+        self.0[..=at].rotate_right(1);
+        Ok(())
+    }
+
+    /// Takes a key away: what it has signed verifies no more.
+    ///
+    /// # Errors
+    /// [`KeysError::Unknown`], [`KeysError::Last`].
+    pub fn remove(&mut self, id: &KeyId) -> Result<Key, KeysError> {
+        let at = self.position(id)?;
+        if self.0.len() == 1 {
+            return Err(KeysError::Last);
+        }
+        Ok(self.0.remove(at))
+    }
+
+    fn position(&self, id: &KeyId) -> Result<usize, KeysError> {
+        self.0.iter().position(|key| key.id() == Some(id)).ok_or_else(|| KeysError::Unknown { id: id.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> KeyId {
+        KeyId::parse(text).unwrap()
+    }
+
+    fn key(text: &str) -> Key {
+        Key::secret(Some(id(text)), &[7; 32]).unwrap()
+    }
+
+    fn ids(keys: &Keys) -> Vec<&str> {
+        keys.iter().filter_map(|key| key.id()).map(KeyId::as_str).collect()
+    }
+
+    #[test]
+    fn a_key_is_rotated_without_a_moment_in_which_a_good_token_fails() {
+        let mut keys = Keys::new(vec![key("old")]).unwrap();
+        keys.add(key("spare")).unwrap();
+        keys.add(key("new")).unwrap();
+        assert_eq!((ids(&keys), keys.first().id()), (vec!["old", "spare", "new"], Some(&id("old"))));
+        keys.promote(&id("new")).unwrap();
+        assert_eq!(ids(&keys), ["new", "old", "spare"]);
+        keys.remove(&id("old")).unwrap();
+        assert_eq!(ids(&keys), ["new", "spare"]);
+    }
+
+    #[test]
+    fn the_last_key_stays() {
+        assert_eq!(Keys::new(Vec::new()).unwrap_err(), KeysError::Last);
+        let mut keys = Keys::new(vec![key("only")]).unwrap();
+        assert_eq!(keys.remove(&id("only")).unwrap_err(), KeysError::Last);
+        assert_eq!(keys.remove(&id("other")).unwrap_err(), KeysError::Unknown { id: id("other") });
+        assert_eq!(ids(&keys), ["only"]);
+    }
+
+    #[test]
+    fn ids_are_told_apart_and_keys_are_few() {
+        assert_eq!(Keys::new(vec![key("a"), key("a")]).unwrap_err(), KeysError::Repeated { id: id("a") });
+        let many = |count: usize| (0..count).map(|n| key(&n.to_string())).collect();
+        assert!(Keys::new(many(MAX_KEYS)).is_ok());
+        assert_eq!(Keys::new(many(MAX_KEYS + 1)).unwrap_err(), KeysError::TooMany);
+        let nameless = || Key::secret(None, &[7; 32]).unwrap();
+        assert!(Keys::new(vec![nameless(), nameless()]).is_ok());
+        assert_eq!(Keys::new(vec![nameless()]).unwrap().promote(&id("a")), Err(KeysError::Unknown { id: id("a") }));
+    }
+}

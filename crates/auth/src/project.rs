@@ -1,0 +1,138 @@
+//! A project: whose streams they are, who may sign tokens for them, and how they are shown.
+
+use std::{collections::HashSet, fmt, num::NonZeroUsize};
+
+use tailwater_protocol::{ProjectId, Visibility};
+
+use crate::{
+    keys::Keys,
+    origin::Origins,
+    token::{Grant, Moment, Token, TokenError},
+};
+
+/// A project.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Its name in paths, and the `sub` of its tokens.
+    pub id: ProjectId,
+    /// What verifies its tokens.
+    pub keys: Keys,
+    /// What a token's `aud` must name, if anything.
+    pub audience: Option<String>,
+    /// What a token's `iss` must be, if anything.
+    pub issuer: Option<String>,
+    /// Who sees a stream whose creator says nothing about it.
+    pub visibility: Visibility,
+    /// Whether a token that may write may read, too.
+    pub writers: Writers,
+    /// Which pages may see its answers.
+    pub origins: Origins,
+    /// The `jti` of tokens that count no more.
+    pub revoked: HashSet<String>,
+    /// The basin of S2 that is its own, if it has been given one.
+    pub basin: Option<BasinName>,
+    /// What it may have less of than others.
+    pub limits: Limits,
+}
+
+/// What a project may have; without a limit, as much as anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// The most bytes of a request's body.
+    pub body: Option<NonZeroUsize>,
+    /// The most live readers of one stream on one pod, long-polls included.
+    pub readers_per_stream: Option<NonZeroUsize>,
+}
+
+/// The name of a basin of S2: 8 to 48 of `a-z 0-9 -`, from a letter or digit to a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BasinName(String);
+
+/// What who may write may do besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writers {
+    /// Nothing.
+    #[default]
+    WriteOnly,
+    /// Read what they may write.
+    ReadToo,
+}
+
+impl BasinName {
+    /// Parses a name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let end = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
+        let bytes = name.as_bytes();
+        let formed = (8..=48).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+            && end(bytes.first())
+            && end(bytes.last());
+        formed.then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BasinName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Project {
+    /// A project with these keys, closed in every respect.
+    #[must_use]
+    pub fn new(id: ProjectId, keys: Keys) -> Self {
+        Self {
+            id,
+            keys,
+            audience: None,
+            issuer: None,
+            visibility: Visibility::Private,
+            writers: Writers::default(),
+            origins: Origins::default(),
+            revoked: HashSet::new(),
+            basin: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// What a token lets its bearer do here, at this moment.
+    ///
+    /// # Errors
+    /// [`TokenError`], where it does not count.
+    pub fn verify(&self, token: &str, moment: Moment) -> Result<Grant, TokenError> {
+        let grant = self.verify_signature(&Token::parse(token)?)?;
+        self.check(&grant, moment)?;
+        Ok(grant)
+    }
+
+    /// What is signed by one of its keys, for it: all that does not change while the keys stand.
+    pub(crate) fn verify_signature(&self, token: &Token<'_>) -> Result<Grant, TokenError> {
+        let mut meant = self.keys.iter().filter(|key| key.is_meant_by(token.algorithm(), token.key_id()));
+        if !meant.any(|key| key.verifies(token.signed(), token.signature())) {
+            return Err(TokenError::Unverified);
+        }
+        let claims = token.claims()?;
+        claims.grant(self)
+    }
+
+    /// What may change from one moment to the next.
+    pub(crate) fn check(&self, grant: &Grant, moment: Moment) -> Result<(), TokenError> {
+        if !moment.precedes(grant.expires_at) {
+            return Err(TokenError::Expired);
+        }
+        if grant.not_before.is_some_and(|start| !moment.has_reached(start)) {
+            return Err(TokenError::NotYet);
+        }
+        if grant.id.as_ref().is_some_and(|id| self.revoked.contains(id)) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! All projects that there are, and what their tokens allow.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use tailwater_protocol::ProjectId;
+
+use crate::{
+    cache::{Digest, Verified},
+    project::{BasinName, Project},
+    token::{Grant, Moment, Token, TokenError},
+};
+
+/// How many tokens of public algorithms are remembered.
+pub const CACHED_TOKENS: usize = 16 * 1024;
+
+/// The projects in force. They do not change: new ones replace them as a whole, and what was remembered with them.
+#[derive(Debug)]
+pub struct Projects {
+    projects: HashMap<ProjectId, Project>,
+    verified: Verified,
+}
+
+/// Why projects cannot be in force together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProjectsError {
+    /// Two have the same id.
+    #[error("there are two projects `{id}`")]
+    Id {
+        /// The id.
+        id: ProjectId,
+    },
+    /// Two have the same basin, in which their streams could not be told apart.
+    #[error("two projects have the basin `{basin}`")]
+    Basin {
+        /// The basin.
+        basin: BasinName,
+    },
+}
+
+impl Projects {
+    /// These projects.
+    ///
+    /// # Errors
+    /// [`ProjectsError`].
+    pub fn new(projects: impl IntoIterator<Item = Project>) -> Result<Self, ProjectsError> {
+        let mut kept = HashMap::new();
+        let mut basins = HashSet::new();
+        for project in projects {
+            if let Some(basin) = project.basin.clone().filter(|basin| !basins.insert(basin.clone())) {
+                return Err(ProjectsError::Basin { basin });
+            }
+            let id = project.id.clone();
+            if kept.insert(id.clone(), project).is_some() {
+                return Err(ProjectsError::Id { id });
+            }
+        }
+        Ok(Self { projects: kept, verified: Verified::with_capacity(CACHED_TOKENS) })
+    }
+
+    /// The project of this id.
+    #[must_use]
+    pub fn get(&self, id: &ProjectId) -> Option<&Project> {
+        self.projects.get(id)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Project> {
+        self.projects.values()
+    }
+
+    /// What a token lets its bearer do in this project, at this moment. Of a project that does not exist no key verifies
+    /// anything, which is what its answer says.
+    ///
+    /// # Errors
+    /// [`TokenError`], where the token does not count.
+    pub fn verify(&self, project: &ProjectId, token: &str, moment: Moment) -> Result<Arc<Grant>, TokenError> {
+        let text = token;
+        let token = Token::parse(text)?;
+        let project = self.get(project).ok_or(TokenError::Unverified)?;
+        let grant = if token.algorithm().is_symmetric() {
+            Arc::new(project.verify_signature(&token)?)
+        } else {
+            let digest = Digest::of(&project.id, text);
+            match self.verified.get(digest) {
+                Some(grant) => grant,
+                None => {
+                    let grant = Arc::new(project.verify_signature(&token)?);
+                    self.verified.insert(digest, Arc::clone(&grant));
+                    grant
+                }
+            }
+        };
+        project.check(&grant, moment)?;
+        Ok(grant)
+    }
+}

@@ -1,0 +1,131 @@
+//! Tokens that count.
+
+use serde_json::json;
+use tailwater_auth::{Act, Algorithm, KeyId, NewToken, Scopes, SigningKey, inspect, mint};
+use tailwater_protocol::ProjectId;
+
+use crate::forge::{
+    AUDIENCE, ISSUER, KEYS, NOW, PROJECTS, SKEW, asked, asked_at, by_pair, claims, claims_with, granted, hs_header,
+    hs256, moment,
+};
+
+const ALLOWED: (u16, &str) = (200, "allowed");
+
+fn allowed(answer: &(u16, String)) -> bool {
+    (answer.0, answer.1.as_str()) == ALLOWED
+}
+
+fn new_token() -> NewToken {
+    NewToken {
+        project: ProjectId::parse("chat").unwrap(),
+        scopes: Scopes::among(["read", "write"]),
+        streams: Some(vec!["room/*".to_owned()]),
+        issued_at: NOW,
+        expires_at: NOW + 60,
+        not_before: None,
+        audience: Some(AUDIENCE.to_owned()),
+        issuer: Some(ISSUER.to_owned()),
+        id: Some("minted".to_owned()),
+    }
+}
+
+#[test]
+fn a_token_of_each_algorithm_counts() {
+    assert!(allowed(&asked("chat", &hs256(&hs_header(), &claims()), Act::Read("s"))));
+    let pairs = [(&KEYS.rsa, "RS256", "rs"), (&KEYS.p256, "ES256", "es"), (&KEYS.ed25519, "EdDSA", "ed")];
+    for (pair, algorithm, id) in pairs {
+        for header in [json!({"alg": algorithm}), json!({"alg": algorithm, "kid": id, "typ": "at+jwt", "x5t": "AA"})] {
+            let token = by_pair(pair, &header, &claims());
+            // The second time it is remembered.
+            for _ in 0..2 {
+                assert!(allowed(&asked("chat", &token, Act::Write("s"))), "{header}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_token_need_not_say_it_need_not_say() {
+    let table = [
+        json!({"nbf": null, "iat": null, "jti": null}),
+        json!({"aud": ["somebody", AUDIENCE]}),
+        json!({"scope": ["read", "write"]}),
+        json!({"scope": "openid read email"}),
+        json!({"exp": (NOW + 1)}),
+        json!({"exp": f64::from(u32::try_from(NOW).unwrap()) + 1.5}),
+        json!({"streams": ["**"]}),
+        json!({"streams": ["a", "s"]}),
+        json!({"vendor": {"deep": [1, 2, 3]}}),
+    ];
+    for changes in table {
+        let token = hs256(&hs_header(), &claims_with(&changes));
+        assert!(allowed(&asked("chat", &token, Act::Read("s"))), "{changes}");
+    }
+}
+
+#[test]
+fn clocks_may_differ_by_the_skew_and_no_more() {
+    let token = hs256(&hs_header(), &claims_with(&json!({"exp": NOW + 100, "nbf": NOW})));
+    let table = [
+        (NOW - SKEW - 1, (401, "not_yet")),
+        (NOW - SKEW, ALLOWED),
+        (NOW + 100 + SKEW - 1, ALLOWED),
+        (NOW + 100 + SKEW, (401, "expired")),
+    ];
+    for (now, (status, name)) in table {
+        assert_eq!(asked_at(now, "chat", &token, Act::Read("s")), (status, name.to_owned()), "{now}");
+    }
+}
+
+#[test]
+fn what_is_remembered_still_expires() {
+    let token = by_pair(&KEYS.p256, &json!({"alg": "ES256"}), &claims_with(&json!({"exp": NOW + 7})));
+    assert!(granted(NOW, "chat", &token).is_ok());
+    let (status, name) = asked_at(NOW + 7 + SKEW, "chat", &token, Act::Read("s"));
+    assert_eq!((status, name.as_str()), (401, "expired"));
+    assert!(granted(NOW, "chat", &token).is_ok(), "the clock went back, and the token counts again");
+}
+
+#[test]
+fn what_is_minted_counts_for_what_it_was_minted_for() {
+    let chat = PROJECTS.get(&ProjectId::parse("chat").unwrap()).unwrap();
+    let secret = chat.keys.first().signing().unwrap();
+    let id = KeyId::parse("ed").unwrap();
+    let private = |pair: &rcgen::KeyPair| SigningKey::private(None, &pair.serialize_pem()).unwrap();
+    let named = SigningKey::private(Some(id), &KEYS.ed25519.serialize_pem()).unwrap();
+    for key in [secret, private(&KEYS.rsa), private(&KEYS.p256), named] {
+        let token = mint(&key, &new_token()).unwrap();
+        let grant = chat.verify(&token, moment(NOW)).unwrap();
+        assert_eq!((grant.scopes.to_string().as_str(), grant.expires_at), ("read write", NOW + 60));
+        assert!(allowed(&asked("chat", &token, Act::Write("room/1"))), "{key:?}");
+        assert_eq!(asked("chat", &token, Act::Write("hall")), (403, "stream".to_owned()));
+    }
+}
+
+#[test]
+fn no_token_is_minted_that_would_be_refused() {
+    let key = SigningKey::private(None, &KEYS.ed25519.serialize_pem()).unwrap();
+    assert_eq!(key.algorithm(), Algorithm::EdDsa);
+    let table = [
+        NewToken { expires_at: NOW, ..new_token() },
+        NewToken { not_before: Some(NOW + 60), ..new_token() },
+        NewToken { streams: Some(vec!["a*b".to_owned()]), ..new_token() },
+        NewToken { streams: Some(vec!["a".repeat(300); 40]), ..new_token() },
+    ];
+    for token in table {
+        assert!(mint(&key, &token).is_err(), "{token:?}");
+    }
+}
+
+#[test]
+fn an_inspection_shows_what_a_token_says_and_not_its_signature() {
+    let token = hs256(&hs_header(), &claims());
+    let shown = inspect(&token);
+    assert_eq!((shown.header, shown.claims), (Some(hs_header()), Some(claims())));
+    assert!(shown.form.is_ok());
+    let (_, signature) = token.rsplit_once('.').unwrap();
+    assert!(!format!("{:?}", inspect(&token)).contains(signature));
+    let other = inspect("no.token");
+    assert!(other.header.is_none() && other.form.is_err());
+    assert!(inspect(&hs256(&json!({"alg": "none"}), &claims())).form.is_err());
+}

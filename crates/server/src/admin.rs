@@ -1,0 +1,334 @@
+//! The administration: projects as they are in force, and tokens for them, as JSON under `/v1/admin/`.
+//!
+//! | path | method | what |
+//! |---|---|---|
+//! | `projects` | `GET` | all projects; for the operator |
+//! | `projects/{project}` | `GET` | a project, without secrets |
+//! | `projects/{project}/keys` | `GET` | its keys, without secrets |
+//! | `projects/{project}/tokens` | `POST` | a new token |
+//! | `projects/{project}/tokens/inspect` | `POST` | what the token in the body says, and whether it counts |
+//! | the same, and `keys/{key}` | `POST`, `PUT`, `DELETE` | changes, which are refused: projects come from files |
+//!
+//! It is there where tokens are asked for, and nowhere else. A token with the scope `manage`, for all streams, administers
+//! its own project; the operator's credential, if there is one, administers all. Who has neither learns nothing about what
+//! exists. No answer says that a page of another origin may see it, and none may be kept.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tailwater_auth::{
+    Act, Grant, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Refusal, Ruling, Scope,
+    Scopes, TokenError, Writers, decide, inspect as look_into,
+    json::{given, object},
+    mint,
+    token::Token,
+};
+use tailwater_protocol::ProjectId;
+
+use crate::{
+    app::App,
+    guard::{Auth, Guard},
+    problem::Problem,
+    request::Fields,
+};
+
+/// Where the administration is.
+pub(crate) const ROOT: &str = "/v1/admin/";
+/// The most bytes of a body: a token in JSON, or what a new one is to say.
+const MAX_BODY: usize = 4 * MAX_TOKEN;
+/// How long a token lasts that nobody said how long it should, in seconds.
+const LASTS: u64 = 3600;
+
+/// What a path is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Projects,
+    Project,
+    Keys,
+    Key,
+    Tokens,
+    Inspection,
+}
+
+/// Who asks.
+#[derive(Debug)]
+enum Administrator {
+    /// Who runs the gateway.
+    Operator,
+    /// Who has a token for one project.
+    OfProject(Arc<Grant>),
+}
+
+/// A request of somebody who may ask.
+struct Asked<'a> {
+    app: &'a App,
+    guard: &'a Guard,
+    administrator: Administrator,
+}
+
+/// What a new token is to say. A member that is `null` is malformed, not missing: a restriction must not vanish so.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wanted {
+    scope: Vec<String>,
+    #[serde(default, deserialize_with = "given")]
+    streams: Option<Vec<String>>,
+    /// Seconds.
+    #[serde(default, deserialize_with = "given")]
+    expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
+    id: Option<String>,
+}
+
+/// `/v1/admin/projects`.
+pub(crate) async fn projects(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Projects, request).await
+}
+
+/// `/v1/admin/projects/{project}`.
+pub(crate) async fn project(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Project, request).await
+}
+
+/// `/v1/admin/projects/{project}/keys`.
+pub(crate) async fn keys(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Keys, request).await
+}
+
+/// `/v1/admin/projects/{project}/keys/{key}`.
+pub(crate) async fn key(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Key, request).await
+}
+
+/// `/v1/admin/projects/{project}/tokens`.
+pub(crate) async fn tokens(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Tokens, request).await
+}
+
+/// `/v1/admin/projects/{project}/tokens/inspect`.
+pub(crate) async fn inspect(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Inspection, request).await
+}
+
+async fn answer(app: &App, subject: Subject, request: Request) -> Response {
+    let Auth::Required(guard) = &app.config.auth else { return Problem::not_found().into_response() };
+    if !subject.methods().contains(request.method()) {
+        return Problem::method_not_allowed(subject.allowed()).into_response();
+    }
+    // Ids have no character that would be written in another way, so a path is taken as it stands.
+    let id = request.uri().path().strip_prefix(ROOT).and_then(|rest| rest.split('/').nth(1));
+    let id = id.and_then(|id| ProjectId::parse(id).ok());
+    let projects = guard.projects();
+    match Administrator::of(app, guard, &projects, id.as_ref(), request.headers()) {
+        Ok(administrator) => {
+            let project = id.as_ref().and_then(|id| projects.get(id));
+            let asked = Asked { app, guard, administrator };
+            asked.about(subject, &projects, project, request).await.unwrap_or_else(Problem::into_response)
+        }
+        Err(problem) => {
+            let (parts, body) = request.into_parts();
+            app.bodies.decline(&parts.headers, body).await;
+            problem.into_response()
+        }
+    }
+}
+
+impl Asked<'_> {
+    async fn about(
+        self,
+        subject: Subject,
+        projects: &Projects,
+        project: Option<&Project>,
+        request: Request,
+    ) -> Result<Response, Problem> {
+        let looks = [Method::GET, Method::HEAD].contains(request.method());
+        if subject == Subject::Projects {
+            return if looks { Ok(all(projects)) } else { Err(Problem::projects_from_files()) };
+        }
+        let project = project.ok_or_else(Problem::project_not_found)?;
+        let now_ms = self.app.ambient.now();
+        match subject {
+            Subject::Projects | Subject::Project if looks => Ok(said(StatusCode::OK, &shown(project))),
+            Subject::Keys if looks => Ok(said(StatusCode::OK, &keys_of(project))),
+            Subject::Tokens => {
+                let body = self.body(request).await?;
+                minted(self.app, project, &self.administrator, &body, now_ms / 1000)
+            }
+            Subject::Inspection => {
+                let body = self.body(request).await?;
+                Ok(inspected(project, &body, self.guard.moment(now_ms)))
+            }
+            Subject::Projects | Subject::Project | Subject::Keys | Subject::Key => Err(Problem::projects_from_files()),
+        }
+    }
+
+    async fn body(&self, request: Request) -> Result<Bytes, Problem> {
+        let (parts, body) = request.into_parts();
+        Ok(self.app.bodies.receive_within(MAX_BODY, &parts.headers, body).await?.bytes)
+    }
+}
+
+impl Subject {
+    /// What can be asked of it, granted or not.
+    fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Projects | Self::Keys => &[Method::GET, Method::HEAD, Method::POST],
+            Self::Project => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
+            Self::Key => &[Method::PUT, Method::DELETE],
+            Self::Tokens | Self::Inspection => &[Method::POST],
+        }
+    }
+
+    /// The same for `Allow`.
+    fn allowed(self) -> &'static str {
+        match self {
+            Self::Projects | Self::Keys => "GET, HEAD, POST, OPTIONS",
+            Self::Project => "GET, HEAD, PUT, DELETE, OPTIONS",
+            Self::Key => "PUT, DELETE, OPTIONS",
+            Self::Tokens | Self::Inspection => "POST, OPTIONS",
+        }
+    }
+}
+
+impl Administrator {
+    /// Who asks, if that is somebody who may administer this project; without one, all of them.
+    fn of(
+        app: &App,
+        guard: &Guard,
+        projects: &Projects,
+        id: Option<&ProjectId>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Problem> {
+        let token = Fields(headers).bearer()?.ok_or(Refusal::NoToken)?;
+        if app.config.operator.as_ref().is_some_and(|operator| operator.is(token)) {
+            return Ok(Self::Operator);
+        }
+        // Of what is no project, or of all of them, no key verifies anything; the form is judged first, as always.
+        Token::parse(token).map_err(Refusal::Token)?;
+        let id = id.ok_or(Refusal::Token(TokenError::Unverified))?;
+        let grant = projects.verify(id, token, guard.moment(app.ambient.now())).map_err(Refusal::Token)?;
+        match decide(Act::Manage, Some(&grant), Writers::default()) {
+            Ruling::Allowed => Ok(Self::OfProject(grant)),
+            Ruling::IfPublic(refusal) | Ruling::Refused(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// What may stand in a token that it asks for, and until when that may count: nothing goes beyond what it was made with,
+    /// and only the operator makes administrators.
+    fn bound(&self, scopes: Scopes, expires_at: u64) -> Result<u64, Problem> {
+        let grant = match self {
+            Self::Operator => return Ok(expires_at),
+            Self::OfProject(grant) => grant,
+        };
+        if scopes.contains(Scope::Manage) {
+            return Err(Problem::invalid_token_request(&"a token does not make another one with the scope `manage`"));
+        }
+        match scopes.iter().find(|scope| !grant.scopes.contains(*scope)) {
+            Some(lacking) => Err(Refusal::Scope(lacking).into()),
+            None => Ok(expires_at.min(grant.expires_at)),
+        }
+    }
+}
+
+fn minted(
+    app: &App,
+    project: &Project,
+    administrator: &Administrator,
+    body: &[u8],
+    now: u64,
+) -> Result<Response, Problem> {
+    // Of what it says, only where it is wrong: what stands there could be a token.
+    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
+    let wanted: Wanted = object(body).map_err(|error| {
+        Problem::invalid_token_request(&format!(
+            "not an object of `scope` and perhaps `streams`, `expiresIn` and `id`: {}",
+            place(error)
+        ))
+    })?;
+    let scopes: Option<Scopes> = wanted.scope.iter().map(|name| Scope::named(name)).collect();
+    let scopes = scopes
+        .filter(|scopes| *scopes != Scopes::default())
+        .ok_or_else(|| Problem::invalid_token_request(&"`scope` is a list of `read`, `write` and `manage`"))?;
+    let key = project.keys.first().signing().ok_or_else(Problem::key_cannot_sign)?;
+    let expires_at = administrator.bound(scopes, now.saturating_add(wanted.expires_in.unwrap_or(LASTS)))?;
+    let random = || (app.ambient.random)();
+    let id = wanted.id.unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
+    let token = NewToken {
+        project: project.id.clone(),
+        scopes,
+        streams: wanted.streams,
+        issued_at: now,
+        expires_at,
+        not_before: None,
+        audience: project.audience.clone(),
+        issuer: project.issuer.clone(),
+        id: Some(id.clone()),
+    };
+    let minted = mint(&key, &token).map_err(|error| match error {
+        MintError::Key => Problem::key_cannot_sign(),
+        MintError::Streams(_) | MintError::Expired | MintError::TooLong => Problem::invalid_token_request(&error),
+    })?;
+    // Such as one whose id is longer than one may be, or was revoked.
+    project.verify(&minted, Moment { now, skew: 0 }).map_err(|error| Problem::invalid_token_request(&error))?;
+    tracing::info!(project = %project.id, ?id, %scopes, expires_at, "made a token");
+    Ok(said(StatusCode::CREATED, &json!({ "token": minted, "id": id, "expiresAt": expires_at })))
+}
+
+fn inspected(project: &Project, body: &[u8], moment: Moment) -> Response {
+    let token = str::from_utf8(body).map(str::trim).unwrap_or_default();
+    let shown = look_into(token);
+    let verdict = match project.verify(token, moment) {
+        Ok(grant) => json!({ "counts": true, "expiresAt": grant.expires_at }),
+        Err(error) => json!({ "counts": false, "reason": error.name(), "detail": error.to_string() }),
+    };
+    said(StatusCode::OK, &json!({ "header": shown.header, "claims": shown.claims, "verdict": verdict }))
+}
+
+fn all(projects: &Projects) -> Response {
+    let mut all: Vec<_> = projects.iter().collect();
+    all.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
+    let all: Vec<_> = all.into_iter().map(shown).collect();
+    said(StatusCode::OK, &json!({ "projects": all }))
+}
+
+fn shown(project: &Project) -> Value {
+    let origins: Vec<&str> = match &project.origins {
+        Origins::Closed => Vec::new(),
+        Origins::Any => vec!["*"],
+        Origins::Only(origins) => origins.iter().map(String::as_str).collect(),
+    };
+    json!({
+        "id": project.id.as_str(),
+        "visibility": project.visibility.as_str(),
+        "writersRead": project.writers == Writers::ReadToo,
+        "origins": origins,
+        "audience": project.audience,
+        "issuer": project.issuer,
+        "basin": project.basin.as_ref().map(ToString::to_string),
+        "maxBody": project.limits.body,
+        "maxReadersPerStream": project.limits.readers_per_stream,
+        "revokedTokens": project.revoked.len(),
+        "keys": keys_of(project)["keys"],
+    })
+}
+
+fn keys_of(project: &Project) -> Value {
+    let key = |(at, key): (usize, &Key)| json!({ "id": key.id().map(KeyId::as_str), "algorithm": key.algorithm().as_str(), "first": at == 0 });
+    json!({ "keys": project.keys.iter().enumerate().map(key).collect::<Vec<_>>() })
+}
+
+fn said(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(value.to_string().into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,198 @@
+//! What a request may do: decided once, on the decoded name of its stream, before anything else is done for it.
+//!
+//! Who has no right to read may still read what is public, which only the stream's state can tell. Then the decision
+//! stands with the very state that the answer is made of, and whatever else there is to say about the stream is not said.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use http::{HeaderMap, Method, Uri};
+use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, Writers, decide};
+use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
+use tailwater_log::Visibility;
+use tailwater_protocol::{ReadOffset, StreamPath};
+use tailwater_upstream::StreamKey;
+
+use crate::{
+    answer,
+    app::App,
+    guard::Auth,
+    problem::Problem,
+    request::{Fields, key_of, stream_path},
+};
+
+/// A request that may go on.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    /// The stream that it is about.
+    pub(crate) key: StreamKey,
+    /// What it is answered unless the stream is public.
+    unless_public: Option<Refusal>,
+    /// On which terms it came in; none where everybody may do everything.
+    terms: Option<Terms>,
+}
+
+/// What a guarded request came in on.
+#[derive(Debug)]
+struct Terms {
+    grant: Option<Arc<Grant>>,
+    writers: Writers,
+    visibility: Visibility,
+    limits: Limits,
+}
+
+/// What the author of a fork may see of its source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sight {
+    pub(crate) access: SourceAccess,
+    /// What is answered where that is not enough.
+    otherwise: Refusal,
+}
+
+impl Permit {
+    /// Decides about a request.
+    pub(crate) fn decide(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
+        let path = stream_path(uri, &app.config)?;
+        let key = key_of(&path);
+        let Auth::Required(guard) = &app.config.auth else {
+            return Ok(Self { key, unless_public: None, terms: None });
+        };
+        let projects = guard.projects();
+        let moment = guard.moment(app.ambient.now());
+        let token = Fields(headers).bearer()?;
+        let grant = token.map(|token| projects.verify(&path.project, token, moment)).transpose();
+        let grant = grant.map_err(Refusal::Token)?;
+        // Whoever has no token cannot tell a project that is not there from one that shows nothing.
+        let project = projects.get(&path.project).ok_or(Refusal::NoToken)?;
+        let act = match *method {
+            Method::GET | Method::HEAD => Act::Read(&path.stream),
+            _ => Act::Write(&path.stream),
+        };
+        let unless_public = match decide(act, grant.as_deref(), project.writers) {
+            Ruling::Allowed => None,
+            Ruling::IfPublic(refusal) => Some(refusal),
+            Ruling::Refused(refusal) => return Err(refusal.into()),
+        };
+        Ok(Self { key, unless_public, terms: Some(Terms::of(project, grant)) })
+    }
+
+    /// Whether the stream may be seen, given what it is.
+    pub(crate) fn sees(&self, head: &Head) -> Result<(), Problem> {
+        match self.unless_public {
+            Some(refusal) if head.visibility != Visibility::Public => Err(refusal.into()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Looks whether the stream may be seen by who has no right of his own, before anything is begun for him that costs more
+    /// than a look, or that is a use of the stream. What is answered then is judged on its own state again.
+    pub(crate) async fn look(&self, app: &App) -> Result<(), Problem> {
+        if self.unless_public.is_none() {
+            return Ok(());
+        }
+        match app.gateway.head(&self.key).await {
+            Ok(head) => self.sees(&head),
+            Err(error) => Err(self.failed(app, error).await),
+        }
+    }
+
+    /// Joins the stream, if it may be seen.
+    pub(crate) async fn follow(&self, app: &App, from: ReadOffset) -> Result<Reader, Problem> {
+        self.look(app).await?;
+        let most = self.limits().readers_per_stream.map_or(usize::MAX, NonZeroUsize::get);
+        match app.gateway.follow_among(&self.key, from, most).await {
+            Ok(reader) => self.sees(reader.head()).map(|()| reader),
+            Err(error) => Err(self.failed(app, error).await),
+        }
+    }
+
+    /// What is said of an error: nothing that tells what is there, unless that may be seen.
+    pub(crate) async fn failed(&self, app: &App, error: OpError) -> Problem {
+        let Some(refusal) = self.unless_public.filter(|_| tells(&error)) else { return error.into() };
+        match app.gateway.head(&self.key).await {
+            Ok(head) if head.visibility == Visibility::Public => error.into(),
+            Err(error) if !tells(&error) => error.into(),
+            Ok(_) | Err(_) => refusal.into(),
+        }
+    }
+
+    /// The most bytes that its body may have, as far as the project says.
+    pub(crate) fn max_body(&self) -> usize {
+        self.limits().body.map_or(usize::MAX, NonZeroUsize::get)
+    }
+
+    fn limits(&self) -> Limits {
+        self.terms.as_ref().map_or_else(Limits::default, |terms| terms.limits)
+    }
+
+    /// Who may see a new stream.
+    pub(crate) fn new_visibility(&self, declared: Option<tailwater_protocol::Visibility>) -> NewVisibility {
+        match (declared, &self.terms) {
+            (Some(declared), _) => NewVisibility::Declared(answer::in_log(declared)),
+            (None, Some(terms)) => NewVisibility::Default(terms.visibility),
+            (None, None) => NewVisibility::Undeclared,
+        }
+    }
+
+    /// What the author of a fork of this source may see of it.
+    ///
+    /// # Errors
+    /// The source is another project's, where tokens are asked for. A fork keeps its source and counts among its forks, which
+    /// is for no token of another project to do; and what a project shows is for the project to show, not for a fork that
+    /// outlives it.
+    pub(crate) fn sight_of(&self, source: &StreamPath) -> Result<Sight, Problem> {
+        let any = Sight { access: SourceAccess::Any, otherwise: Refusal::Hidden };
+        let Some(Terms { grant, writers, .. }) = &self.terms else { return Ok(any) };
+        let Some(grant) = grant.as_deref().filter(|grant| grant.project == source.project) else {
+            return Err(OpError::from(ForkError::SourceNotFound).into());
+        };
+        Ok(match decide(Act::Read(&source.stream), Some(grant), *writers) {
+            Ruling::Allowed => any,
+            Ruling::IfPublic(refusal @ Refusal::Scope(_)) | Ruling::Refused(refusal) => {
+                Sight { access: SourceAccess::Public, otherwise: refusal }
+            }
+            Ruling::IfPublic(_) => Sight { access: SourceAccess::Public, otherwise: Refusal::Hidden },
+        })
+    }
+}
+
+impl Sight {
+    /// Whether it goes as far as to a stream like this.
+    pub(crate) fn reaches(self, head: &Head) -> bool {
+        self.access == SourceAccess::Any || head.visibility == Visibility::Public
+    }
+
+    /// What is said of an error.
+    pub(crate) fn failed(self, error: OpError) -> Problem {
+        match (self.otherwise, &error) {
+            (Refusal::Hidden, _) => error.into(),
+            (refusal, OpError::Fork(ForkError::SourceNotFound)) => refusal.into(),
+            (_, _) => error.into(),
+        }
+    }
+}
+
+impl Terms {
+    fn of(project: &Project, grant: Option<Arc<Grant>>) -> Self {
+        let visibility = answer::in_log(project.visibility);
+        Self { grant, writers: project.writers, visibility, limits: project.limits }
+    }
+}
+
+/// Whether an error depends on what stands in the stream.
+fn tells(error: &OpError) -> bool {
+    match error {
+        OpError::Refused(_)
+        | OpError::Conflict { .. }
+        | OpError::Misplaced(_)
+        | OpError::Fork(_)
+        | OpError::Unreadable { .. }
+        | OpError::StoreRefused { .. } => true,
+        OpError::StreamBusy
+        | OpError::TooManyReaders { .. }
+        | OpError::TooManyStreams
+        | OpError::TooManyProjects { .. }
+        | OpError::Draining
+        | OpError::Unavailable { .. }
+        | OpError::OutcomeUnknown => false,
+    }
+}

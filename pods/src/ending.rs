@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::Cluster,
     crowd::{AT_ONCE, Crowd},
-    history::{End, StreamHistory},
+    history::{End, Start, StreamHistory},
     message::Content,
     oracle::{Rule, Verdict, judge},
     report::Findings,
@@ -43,6 +43,7 @@ pub async fn rest(mut crowd: Crowd, cluster: &mut Cluster, drain: Duration) -> a
     let readers = crowd.finish_reading(READ_ON).await?;
     let mut histories = crowd.histories(writers, readers);
     ask_for_ends(cluster, &mut histories, "at the end").await?;
+    ask_for_what_is_behind(cluster, &mut histories).await?;
     cluster.restart(drain + PATIENCE).await?;
     ask_for_ends(cluster, &mut histories, "after a restart").await?;
     Ok(histories)
@@ -79,12 +80,26 @@ async fn ask_for_ends(cluster: &Cluster, histories: &mut [StreamHistory], when: 
     for pod in &cluster.pods {
         let told_by = format!("{} {when}", pod.name());
         let told: Vec<End> = stream::iter(histories.iter())
-            .map(|history| whole(pod.addr(), &history.name, history.content, &told_by))
+            .map(|history| whole(pod.addr(), &history.name, history.content, "-1", &told_by))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
         for (history, end) in histories.iter_mut().zip(told) {
             history.ends.push(end);
+        }
+    }
+    Ok(())
+}
+
+/// Asks for what stands behind the first offset of each reader that began at what was the tail then.
+async fn ask_for_what_is_behind(cluster: &Cluster, histories: &mut [StreamHistory]) -> anyhow::Result<()> {
+    for history in histories {
+        let (name, content) = (history.name.as_str(), history.content);
+        for (n, reader) in history.readers.iter_mut().enumerate().filter(|(_, reader)| reader.from == Start::Now) {
+            let Some(begun) = &reader.begun else { continue };
+            let pod = &cluster.pods[n % cluster.pods.len()];
+            let told_by = format!("{} behind {}", pod.name(), begun.offset);
+            reader.behind = Some(whole(pod.addr(), name, content, &begun.offset, &told_by).await?.bytes);
         }
     }
     Ok(())
@@ -107,9 +122,9 @@ async fn close(front: SocketAddr, name: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The whole of a closed stream, as one pod tells it.
-async fn whole(pod: SocketAddr, name: &str, content: Content, told_by: &str) -> anyhow::Result<End> {
-    let (mut link, mut pages, mut offset) = (Link::to(pod), Vec::new(), "-1".to_owned());
+/// The whole of a closed stream from an offset on, as one pod tells it.
+async fn whole(pod: SocketAddr, name: &str, content: Content, from: &str, told_by: &str) -> anyhow::Result<End> {
+    let (mut link, mut pages, mut offset) = (Link::to(pod), Vec::new(), from.to_owned());
     loop {
         let page = link.exchange(&Ask::get(format!("/v1/stream/{name}?offset={offset}")), PATIENCE).await;
         let page = page.with_context(|| format!("{told_by} does not tell {name}"))?;

@@ -72,6 +72,10 @@ pub struct ReaderHistory {
     pub name: String,
     /// Where it began.
     pub from: Start,
+    /// The first offset that it was told; none where it was never told one.
+    pub begun: Option<Begun>,
+    /// What stands behind that in the end, as a pod tells it, of a reader that did not begin at the beginning.
+    pub behind: Option<Vec<u8>>,
     /// All messages up to the last offset that it was told, in their order.
     pub seen: Vec<Message>,
     /// How often it went on from its offset on another connection.
@@ -80,6 +84,15 @@ pub struct ReaderHistory {
     pub finished: bool,
     /// Answers and events that it should not have been given.
     pub breaches: Vec<String>,
+}
+
+/// The first offset that a reader was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The offset.
+    pub offset: String,
+    /// How many messages came before it.
+    pub messages: usize,
 }
 
 /// Where a reader began.

@@ -254,6 +254,35 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// The place of the first message that a reader has to have.
+    fn begin(&mut self, reader: &ReaderHistory) -> Option<usize> {
+        let begun = match (reader.from, &reader.begun) {
+            (Start::Beginning, _) => return Some(0),
+            // Whoever was never told where it is has nothing either.
+            (Start::Now, None) => return Some(self.truth.len()),
+            (Start::Now, Some(begun)) => begun,
+        };
+        let behind = reader.behind.as_deref().map(|behind| self.stream.content.decode(behind));
+        let Some(Ok(behind)) = behind else {
+            self.breach(Rule::Foreign, &format!("behind {}: {behind:?}", begun.offset));
+            return None;
+        };
+        if !self.truth.ends_with(&behind) {
+            let what = format!("behind {}: {} messages, which are not its last", begun.offset, behind.len());
+            self.breach(Rule::Equal, &what);
+            return None;
+        }
+        let at = self.truth.len() - behind.len();
+        if begun.messages > at {
+            let what = format!(
+                "{} was given {} messages before {}, and there are {at}",
+                reader.name, begun.messages, begun.offset
+            );
+            self.breach(Rule::Repeat, &what);
+        }
+        at.checked_sub(begun.messages)
+    }
+
     fn judge_reader(&mut self, reader: &ReaderHistory) {
         self.verdict.counts.readers += 1;
         self.verdict.counts.delivered += reader.seen.len() as u64;
@@ -261,12 +290,7 @@ impl<'a> Trial<'a> {
         if !reader.finished {
             self.breach(Rule::Unfinished, &format!("{} after {} messages", reader.name, reader.seen.len()));
         }
-        let begin = match (reader.from, reader.seen.first()) {
-            (Start::Beginning, _) => 0,
-            // Where nothing came, the tail that it began at may have been the end.
-            (Start::Now, None) => self.truth.len(),
-            (Start::Now, Some(first)) => self.places.get(first).copied().unwrap_or_default(),
-        };
+        let Some(begin) = self.begin(reader) else { return };
         let expected = &self.truth[begin..];
         let right = expected.iter().zip(&reader.seen).take_while(|(wanted, got)| wanted == got).count();
         let (wanted, got) = (expected.get(right), reader.seen.get(right));

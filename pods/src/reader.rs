@@ -146,8 +146,8 @@ pub async fn read(reading: Reading, progress: Arc<Progress>, give_up: Cancellati
     let mut breaches = Vec::new();
     let finished = give_up.run_until_cancelled(reader.run(&mut breaches)).await.unwrap_or(false);
     let Reader { reading, place, progress, .. } = reader;
-    let resumes = progress.resumes() as u64;
-    ReaderHistory { name, from: reading.from, seen: place.into_seen(), resumes, finished, breaches }
+    let (resumes, (seen, begun)) = (progress.resumes() as u64, place.into_seen());
+    ReaderHistory { name, from: reading.from, begun, behind: None, seen, resumes, finished, breaches }
 }
 
 impl Reader {

@@ -3,7 +3,7 @@
 //! Here it shows whether anybody waits for ever, whether all pods and all ways to a state agree, and whether what crashes
 //! have left behind is cleared away.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use futures_util::future::{join, join_all};
 use tailwater_fanout::{Gateway, Head, OpError};
@@ -33,6 +33,9 @@ const TOLD_WITHIN_MS: u64 = 30_000;
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
 /// How many hours are swept at the end, one after the other.
 const SWEEPS: usize = 5;
+/// The numbers of the clients that write at the end, and how much each of them does.
+const FILLER: usize = 950;
+const FILLS: usize = 2;
 /// The number of the client that looks at the end.
 const LAST_CLIENT: usize = 900;
 
@@ -49,6 +52,9 @@ pub async fn end_faults(world: &World) {
 
 /// Ends every stream, with all who follow it, and looks whether all agree on what is left.
 pub async fn settle(world: &World, readers: &mut [(usize, &mut Memory, Way)]) {
+    for pod in 0..world.pods() {
+        fill_rings(world, pod).await;
+    }
     let follows = readers.iter_mut().map(|(who, memory, way)| to_the_end(world, *who, memory, *way));
     let ends = (0..world.script.streams.len()).map(|stream| end_stream(world, stream));
     let _all: (Vec<()>, Vec<()>) = join(join_all(follows), join_all(ends)).await;
@@ -64,9 +70,31 @@ pub async fn settle(world: &World, readers: &mut [(usize, &mut Memory, Way)]) {
         compare_folds(world, &key);
     }
     fresh.end();
-    if matches!(world.script.theme, Theme::Forks | Theme::Expiry) {
+    if matches!(world.script.theme, Theme::Lives | Theme::Forks | Theme::Expiry) {
         sweep(world).await;
     }
+    look_for_remains(world);
+}
+
+/// Nobody follows anything now. A few more messages in each stream, and the rings of the pod that has brought them there
+/// hold no more than they may, whatever they were filled with before.
+async fn fill_rings(world: &World, pod: usize) {
+    let since = world.store.landed();
+    for stream in 0..world.script.streams.len() {
+        // A first write would open a native stream, and what has no end or no place for more keeps what it was filled with.
+        if world.script.streams[stream].native {
+            return;
+        }
+        let mut memory = Memory::of(stream);
+        let mut writer = Writer { world, who: FILLER + 10 * pod + stream, memory: &mut memory };
+        for _ in 0..FILLS {
+            if !matches!(writer.say(pod).await, Wrote::Landed { .. }) {
+                return;
+            }
+        }
+    }
+    world.did("rings filled to their limits");
+    world.check_rings(pod, since);
 }
 
 async fn to_the_end(world: &World, who: usize, memory: &mut Memory, way: Way) {
@@ -227,6 +255,27 @@ async fn sweep(world: &World) {
         };
         if life.gone.is_some() && !life.references.iter().all(is_needed) {
             world.breach(Rule::Ends, format!("{key} ({incarnation:x}) is kept for a fork that is no more"));
+        }
+    }
+}
+
+/// What is gone, and needed by no fork, is cleared away: nothing of it is left but what S2 is told by.
+fn look_for_remains(world: &World) {
+    world.store.settle_trims();
+    let journal = world.store.journal();
+    let truth = Truth::read(&journal);
+    let keys: BTreeSet<&StreamKey> = truth.lives.iter().map(|life| &life.key).collect();
+    for key in keys {
+        // What was reaped is no more; what its name stands for now is judged.
+        let Some(log) = journal.iter().rfind(|landed| landed.key == *key).map(|landed| landed.log) else { continue };
+        let newest = truth.lives.iter().rfind(|life| life.log == log);
+        if newest.is_none_or(|life| life.gone.is_none() || !life.references.is_empty()) {
+            continue;
+        }
+        world.did("streams looked at for remains");
+        let left = world.store.records(key).iter().filter(|record| record.command().is_none()).count();
+        if left > 0 {
+            world.breach(Rule::Ends, format!("{key} is gone and needed by nobody, and {left} records of it are left"));
         }
     }
 }

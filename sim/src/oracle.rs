@@ -1,6 +1,7 @@
 //! Judges a history against the log: a pure function, so that its tests can show it broken histories.
 
 mod clients;
+mod marks;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use crate::{
 pub enum Rule {
     /// Every acked message stands in the log once, where its answer said, when it was given, and in its writer's order.
     Acked,
-    /// Nothing of a refused write ever does.
+    /// Nothing of a refused write, closure, creation or deletion ever does.
     Refused,
     /// No message stands in a life twice.
     Once,
@@ -82,6 +83,7 @@ pub fn judge(history: &[Told], truth: &Truth) -> Vec<Breach> {
         verdict.judge_life(life);
     }
     verdict.judge_writes(history);
+    verdict.judge_marks(history);
     for told in history {
         verdict.judge_told(told);
     }
@@ -264,7 +266,8 @@ impl Verdict<'_> {
         let holds = match why {
             Why::NotFound | Why::SoftDeleted => truth.was_absent(key, told.from, told.to),
             Why::Closed => truth.alive(key, told.from, told.to).any(|life| life.is_closed_by(told.to)),
-            Why::Gap(_) | Why::Stale(_) | Why::Misplaced | Why::Later => true,
+            Why::Gap(_) | Why::Stale(_) => self.is_so_of_the_claim(told, why),
+            Why::Misplaced | Why::Later => true,
             // What is left are conflicts of configuration, and what a broken log leads to.
             Why::Other(text) => !text.contains("cannot be read"),
         };

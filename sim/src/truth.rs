@@ -231,6 +231,8 @@ impl Truth {
             for (what, is_so) in whats {
                 *counts.entry(what).or_default() += u64::from(is_so);
             }
+            let accepted = life.messages.iter().filter(|message| message.claim.is_some());
+            *counts.entry("claims accepted").or_default() += accepted.count() as u64;
         }
         counts
     }

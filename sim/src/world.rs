@@ -10,7 +10,7 @@ use std::{
 
 use prometheus::Registry;
 use tailwater_fanout::{Chance, Config, Gateway, MachineClock, Metrics, Seed, ShardMetrics};
-use tailwater_log::{Command, NewRecord};
+use tailwater_log::{Command, Entry, Kind, NewRecord, Record};
 use tailwater_protocol::ContentType;
 use tailwater_testkit::{ScriptedUpstream, Settings, Trims, fault::Outage};
 use tailwater_upstream::{Append, StreamKey};
@@ -26,7 +26,7 @@ use crate::{
     history::{Told, What},
     link::{Link, LinkSeed},
     oracle::{Breach, Rule},
-    script::{Fault, FaultKind, PodPlan, Script, Theme, key_of},
+    script::{Fault, FaultKind, PodPlan, Script, key_of},
     trace::{Trace, brief},
 };
 
@@ -36,6 +36,9 @@ const LONG: Duration = Duration::from_secs(300);
 const RINGS: usize = 2;
 /// What readers of a pod that are behind may have in hand together.
 const WINDOWS: usize = 200_000;
+
+/// What a message takes in a ring at the most, beside its bytes, which are there twice: it may be a batch of its own.
+const MESSAGE_COST: usize = 256;
 
 /// How long after its end a stream is removed by the store, at the least. In S2 that is a day, and it must be longer than any
 /// pod can think that the stream lives: that another log has its name now cannot be told from a log of the same length.
@@ -367,30 +370,41 @@ impl World {
         });
     }
 
-    /// Whether each pod keeps its memory within its budget. The newest batch of a ring stays whatever its size.
+    /// Whether each pod keeps its memory within its budget. The newest batch of a ring stays whatever its size, and a
+    /// window begins with what comes at once however large: both may be all that was ever written.
     pub fn check_memory(&self) {
-        let newest = 2 * self.largest_batch();
+        let all = self.cost_since(0);
         for (n, plan) in self.script.pods.iter().enumerate() {
-            let pod = self.pod(n);
-            let streams = self.script.streams.len();
-            let limits = [
-                ("tailwater_ring_bytes", (plan.ring_bytes * RINGS).saturating_add(streams * newest)),
-                ("tailwater_history_bytes", plan.history_bytes),
-                ("tailwater_window_bytes", WINDOWS.saturating_add(self.largest_batch())),
-            ];
-            let families = pod.registry.gather();
-            for (name, limit) in limits {
-                let family = families.iter().find(|family| family.name() == name);
-                let value = family.map_or(0.0, |family| family.get_metric()[0].get_gauge().value());
-                if value > limit as f64 {
-                    self.breach(Rule::OverBudget, format!("{name} of pod {n} is {value}, and may be {limit}"));
-                }
-            }
+            self.check_gauge(n, "tailwater_ring_bytes", self.rings_of(plan) + all);
+            self.check_gauge(n, "tailwater_history_bytes", plan.history_bytes);
+            self.check_gauge(n, "tailwater_window_bytes", WINDOWS + all);
         }
     }
 
-    fn largest_batch(&self) -> usize {
-        if self.script.theme == Theme::Large { 4 * 1024 * 1024 } else { 256 * 1024 }
+    /// Whether a pod's rings have let go of what was there before a moment. Each of them was given something since, so
+    /// only of that its newest batch can be.
+    pub fn check_rings(&self, n: usize, since: usize) {
+        let n = n % self.pods.len();
+        self.check_gauge(n, "tailwater_ring_bytes", self.rings_of(&self.script.pods[n]) + self.cost_since(since));
+    }
+
+    fn check_gauge(&self, n: usize, name: &str, limit: usize) {
+        let families = self.pod(n).registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let value = family.map_or(0.0, |family| family.get_metric()[0].get_gauge().value());
+        if value > limit as f64 {
+            self.breach(Rule::OverBudget, format!("{name} of pod {n} is {value}, and may be {limit}"));
+        }
+    }
+
+    /// What a pod's rings may hold but for their newest batches.
+    fn rings_of(&self, plan: &PodPlan) -> usize {
+        plan.ring_bytes * self.script.streams.len().min(RINGS)
+    }
+
+    /// What the messages take in rings that have landed since a moment.
+    fn cost_since(&self, since: usize) -> usize {
+        self.store.journal()[since..].iter().flat_map(|landed| &landed.records).map(cost).sum()
     }
 }
 
@@ -411,6 +425,16 @@ impl Pod {
     pub async fn killed(&self) {
         self.dead.cancelled().await;
     }
+}
+
+/// What a record takes in a ring: nothing, unless it is a message.
+fn cost(record: &Record) -> usize {
+    let bytes = match Entry::decode(record).map(|entry| entry.kind) {
+        Ok(Kind::Message(_)) => record.body.len(),
+        Ok(Kind::Commit(commit)) => usize::try_from(commit.bytes).unwrap_or(usize::MAX / 4),
+        Ok(_) | Err(_) => return 0,
+    };
+    MESSAGE_COST + 2 * bytes
 }
 
 /// The store removes a stream that is gone, and of which nothing is left but trims, as S2 does once these have gone too.

@@ -73,7 +73,10 @@ impl Writer<'_> {
                     self.read(*other).await;
                 }
             }
-            Deed::Claim { count, also, epoch } => self.claim(pod, *count, *also, *epoch).await,
+            Deed::Claim { count, also, epoch } => {
+                let pods = |n: usize| (pod + n, also.map(|also| also + n));
+                self.claim(pods, *count, *epoch).await;
+            }
             Deed::ClaimAgain => self.claim_again(pod).await,
             Deed::Number => {
                 self.world.did("posts with a number");
@@ -169,7 +172,20 @@ impl Writer<'_> {
         answer
     }
 
-    async fn claim(&mut self, pod: usize, count: usize, also: Option<usize>, epoch: bool) {
+    /// A POST of one short message.
+    pub async fn say(&mut self, pod: usize) -> Wrote {
+        let bodies = self.bodies(1, 0);
+        self.post(pod, bodies, None, None, false).await
+    }
+
+    /// The next claim of one message, repeated at the same pod. Whether it was accepted.
+    pub async fn claim_at(&mut self, pod: usize) -> bool {
+        self.claim(|_| (pod, None), 1, false).await
+    }
+
+    /// The next claim, repeated until it is known what became of it; `pods` says where the n-th attempt goes, and where
+    /// the same goes at the same time. Whether it was accepted.
+    async fn claim(&mut self, pods: impl Fn(usize) -> (usize, Option<usize>), count: usize, epoch: bool) -> bool {
         self.world.did("claims");
         if self.memory.pending.is_none() {
             if epoch {
@@ -180,9 +196,9 @@ impl Writer<'_> {
             let claim = Producer { id, epoch: self.memory.epoch, seq: self.memory.next_claim };
             self.memory.pending = Some((claim, self.bodies(count, 0)));
         }
-        let Some((claim, bodies)) = self.memory.pending.clone() else { return };
+        let Some((claim, bodies)) = self.memory.pending.clone() else { return false };
         for n in 0..REPEATS {
-            let (here, there) = (pod + n, also.map(|also| also + n));
+            let (here, there) = pods(n);
             let answer = match there {
                 None => self.post(here, bodies.clone(), Some(claim.clone()), None, false).await,
                 Some(there) => {
@@ -197,7 +213,7 @@ impl Writer<'_> {
                 Wrote::Landed { .. } | Wrote::Duplicate => {
                     self.memory.next_claim = claim.seq + 1;
                     self.memory.last = self.memory.pending.take();
-                    return;
+                    return true;
                 }
                 Wrote::Refused(Why::Later) | Wrote::Unknown => sleep(Duration::from_millis(40)).await,
                 Wrote::Refused(why) => {
@@ -205,11 +221,12 @@ impl Writer<'_> {
                     // Another life, maybe: another attempt may have landed there, so its number must not be used again.
                     let current = if let Why::Stale(current) = why { current } else { self.memory.epoch };
                     (self.memory.epoch, self.memory.next_claim) = (current + 1, 0);
-                    return;
+                    return false;
                 }
-                Wrote::AlreadyClosed => return,
+                Wrote::AlreadyClosed => return false,
             }
         }
+        false
     }
 
     async fn claim_again(&mut self, pod: usize) {

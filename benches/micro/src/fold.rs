@@ -80,7 +80,7 @@ fn opened() -> StreamState {
         incarnation: 1,
         content_type: content_type(),
         lifetime: Lifetime::Forever,
-        visibility: Visibility::Public,
+        visibility: None,
         retention_ms: None,
         adopts_native: false,
         fork: None,

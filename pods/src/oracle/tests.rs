@@ -1,7 +1,10 @@
 //! Histories that are in order, and the same with one thing broken: each is found, and named.
 
 use super::*;
-use crate::{history::End, message::Content};
+use crate::{
+    history::{Begun, End},
+    message::Content,
+};
 
 /// No rule is broken.
 const NONE: [Rule; 0] = [];
@@ -22,8 +25,15 @@ fn writer(writer: u32, kind: WriterKind, appends: &[(u32, u32, Fate)]) -> Writer
 }
 
 fn reader(from: Start, seen: &[Message]) -> ReaderHistory {
-    let name = "a reader".to_owned();
-    ReaderHistory { name, from, seen: seen.to_vec(), resumes: 12, finished: true, breaches: Vec::new() }
+    let (name, seen) = ("a reader".to_owned(), seen.to_vec());
+    ReaderHistory { name, from, begun: None, behind: None, seen, resumes: 12, finished: true, breaches: Vec::new() }
+}
+
+/// One that was first told where it is when so many stood before that, and was given so many of them.
+fn late(truth: &[Message], before: usize, given: usize, seen: &[Message]) -> ReaderHistory {
+    let texts = truth[before..].iter().map(|message| message.text(3)).collect();
+    let (begun, behind) = (Begun { offset: format!("0_{before}"), messages: given }, Content::Json.encode(texts));
+    ReaderHistory { begun: Some(begun), behind: Some(behind), ..reader(Start::Now, seen) }
 }
 
 /// A plain writer with each of the fates, a producer, and readers of both kinds.
@@ -39,7 +49,7 @@ fn history(truth: &[Message]) -> StreamHistory {
         name: "s".to_owned(),
         content: Content::Json,
         writers: vec![writer(0, WriterKind::Plain, &plain), writer(1, WriterKind::Producer, &producer)],
-        readers: vec![reader(Start::Beginning, truth), reader(Start::Now, &truth[3..]), reader(Start::Now, &[])],
+        readers: vec![reader(Start::Beginning, truth), late(truth, 3, 0, &truth[3..]), reader(Start::Now, &[])],
         ends: ["pod 0", "pod 1", "pod 2"].map(|pod| end(pod, truth)).to_vec(),
     }
 }
@@ -128,12 +138,44 @@ fn a_gap_and_a_repeat_of_a_reader_are_found() {
 }
 
 #[test]
-fn a_reader_of_what_comes_is_held_to_it_from_its_first_message_on() {
-    let of = |seen: &[Message]| StreamHistory { readers: vec![reader(Start::Now, seen)], ..history(&truth()) };
-    assert_eq!(broken(of(&truth()[5..])), NONE);
-    assert_eq!(broken(of(&truth()[3..5])), [Rule::Gap], "it came to the end");
-    assert_eq!(broken(of(&[truth()[3], truth()[5]])), [Rule::Gap]);
-    assert_eq!(broken(of(&[message(0, 4)])), [Rule::Foreign]);
+fn a_reader_of_what_comes_is_held_to_it_from_its_first_offset_on() {
+    let of = |before, given, seen: &[Message]| StreamHistory {
+        readers: vec![late(&truth(), before, given, seen)],
+        ..history(&truth())
+    };
+    assert_eq!(broken(of(5, 0, &truth()[5..])), NONE);
+    assert_eq!(broken(of(7, 0, &[])), NONE);
+    assert_eq!(broken(of(4, 0, &truth()[5..])), [Rule::Gap], "the first one behind its offset");
+    assert_eq!(broken(of(5, 0, &[])), [Rule::Gap], "all of them");
+    assert_eq!(broken(of(5, 0, &truth()[4..])), [Rule::Repeat], "one that stands before its offset");
+    assert_eq!(broken(of(3, 0, &truth()[3..5])), [Rule::Gap], "it came to the end");
+    assert_eq!(broken(of(3, 0, &[truth()[3], truth()[5]])), [Rule::Gap]);
+    assert_eq!(broken(of(5, 0, &[message(0, 4)])), [Rule::Foreign]);
+}
+
+#[test]
+fn messages_that_came_with_the_first_offset_stand_right_before_it() {
+    let of = |before, given, seen: &[Message]| StreamHistory {
+        readers: vec![late(&truth(), before, given, seen)],
+        ..history(&truth())
+    };
+    assert_eq!(broken(of(5, 2, &truth()[3..])), NONE);
+    assert_eq!(broken(of(5, 1, &truth()[3..])), [Rule::Repeat]);
+    assert_eq!(broken(of(5, 2, &[&truth()[2..4], &truth()[5..]].concat())), [Rule::Repeat], "others");
+    assert_eq!(broken(of(1, 2, &truth())), [Rule::Repeat], "more than there are");
+}
+
+#[test]
+fn a_pod_that_tells_something_else_behind_an_offset_is_found() {
+    let with = |behind: Option<Vec<u8>>| {
+        let reader = ReaderHistory { behind, ..late(&truth(), 5, 0, &truth()[5..]) };
+        StreamHistory { readers: vec![reader], ..history(&truth()) }
+    };
+    let told = |of: &[Message]| Some(Content::Json.encode(of.iter().map(|message| message.text(3)).collect()));
+    assert_eq!(broken(with(told(&truth()[5..]))), NONE);
+    assert_eq!(broken(with(told(&truth()[4..6]))), [Rule::Equal]);
+    assert_eq!(broken(with(Some(b"nonsense".to_vec()))), [Rule::Foreign]);
+    assert_eq!(broken(with(None)), [Rule::Foreign], "nobody was asked");
 }
 
 #[test]

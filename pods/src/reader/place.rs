@@ -1,12 +1,16 @@
 //! Where a reader stands: what it has up to the last offset that it was told, and what came behind it.
 
-use crate::{history::Start, message::Message};
+use crate::{
+    history::{Begun, Start},
+    message::Message,
+};
 
 /// A reader's place in a stream.
 #[derive(Debug)]
 pub(super) struct Place {
     from: Start,
     offset: Option<String>,
+    begun: Option<Begun>,
     /// The cursor to send (protocol, section 10.1).
     pub(super) cursor: Option<u64>,
     seen: Vec<Message>,
@@ -25,7 +29,7 @@ pub(super) struct Misplaced {
 
 impl Place {
     pub(super) fn new(from: Start) -> Self {
-        Self { from, offset: None, cursor: None, seen: Vec::new(), further: Vec::new() }
+        Self { from, offset: None, begun: None, cursor: None, seen: Vec::new(), further: Vec::new() }
     }
 
     /// What to ask for.
@@ -51,8 +55,9 @@ impl Place {
         self.seen.len()
     }
 
-    pub(super) fn into_seen(self) -> Vec<Message> {
-        self.seen
+    /// All that it has, and where that began.
+    pub(super) fn into_seen(self) -> (Vec<Message>, Option<Begun>) {
+        (self.seen, self.begun)
     }
 
     pub(super) fn take(&mut self, messages: Vec<Message>) {
@@ -70,6 +75,8 @@ impl Place {
             let (from, to) = (self.offset().to_owned(), next.to_owned());
             return Err(Misplaced { from, to, messages: self.further.len() });
         }
+        let messages = self.further.len();
+        self.begun.get_or_insert_with(|| Begun { offset: next.to_owned(), messages });
         self.offset = Some(next.to_owned());
         self.seen.append(&mut self.further);
         Ok(())
@@ -100,7 +107,7 @@ mod tests {
         assert_eq!((place.offset(), place.seen()), ("0_2", 2));
         place.take(messages(2..3));
         place.commit("0_3").unwrap();
-        assert_eq!(place.into_seen(), messages(0..3));
+        assert_eq!(place.into_seen(), (messages(0..3), Some(Begun { offset: "0_2".to_owned(), messages: 2 })));
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Verdict<'_> {
         let (who, key) = (told.who, &told.key);
         match &followed.end {
             End::Left | End::Cut | End::Closed => {}
-            End::Gone if self.truth.was_absent(key, 0, told.to) && place_went => {}
+            End::Gone if self.truth.was_absent(key, told.from, told.to) && place_went => {}
             End::Reset(_) if place_went => {}
             End::Refused(Why::Misplaced) if place_went => {}
             End::Refused(Why::Misplaced) | End::Gone | End::Reset(_) => {

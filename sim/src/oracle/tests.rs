@@ -61,9 +61,28 @@ impl Case {
     fn new() -> Self {
         let mut case = Self::default();
         case.land(vec![encode(open(Lifetime::Forever), "")]);
+        case.created();
         case.say("a");
         case.say("b");
         case
+    }
+
+    /// Somebody has asked for the stream, and does not know what became of that.
+    fn created(&mut self) {
+        self.tell(0, What::Created { bodies: Vec::new(), fork: None, answer: Created::Unknown });
+    }
+
+    /// A closure that somebody has asked for.
+    fn closed(&mut self) {
+        self.close();
+        let answer = Wrote::Unknown;
+        self.tell(self.journal.len() - 1, What::Wrote { bodies: Vec::new(), claim: None, closes: true, answer });
+    }
+
+    /// An end that somebody has asked for.
+    fn deleted(&mut self) {
+        self.end(GoneReason::Deleted);
+        self.tell(self.journal.len() - 1, What::Deleted(Fate::Unknown));
     }
 
     fn land(&mut self, records: Vec<NewRecord>) {
@@ -130,7 +149,7 @@ fn nothing_is_wrong_with_a_history_that_is_as_it_should_be() {
     case.wrote(2, "b", landed(3));
     case.wrote(0, "never", Wrote::Refused(Why::Later));
     case.followed(1, 1, &[("a", 2), ("b", 3)], End::Left);
-    case.close();
+    case.closed();
     case.wrote(4, "after", Wrote::Refused(Why::Closed));
     case.end(GoneReason::Deleted);
     case.tell(4, What::Deleted(Fate::Done));
@@ -178,6 +197,114 @@ fn a_refused_message_that_stands_there_is_found() {
     retried.wrote(0, "b", Wrote::Unknown);
     retried.wrote(2, "b", Wrote::Refused(Why::Later));
     assert_eq!(retried.rules(), [], "the first attempt may have landed");
+}
+
+/// A close, a delete and a PUT without a message, each with its answer.
+fn asked_for(answer: Fate) -> [What; 3] {
+    let (wrote, created) = match answer.clone() {
+        Fate::Done => (landed(3), Created::Fresh),
+        Fate::Refused(why) => (Wrote::Refused(why.clone()), Created::Refused(why)),
+        Fate::Unknown => (Wrote::Unknown, Created::Unknown),
+    };
+    [
+        What::Wrote { bodies: Vec::new(), claim: None, closes: true, answer: wrote },
+        What::Deleted(answer),
+        What::Created { bodies: Vec::new(), fork: None, answer: created },
+    ]
+}
+
+/// What each of these leaves in the log, behind two messages.
+fn marked(n: usize) -> Case {
+    let mut case = Case::new();
+    match n {
+        0 => case.close(),
+        1 => case.end(GoneReason::Deleted),
+        _ => {}
+    }
+    case.history.clear();
+    if n != 2 {
+        case.created();
+    }
+    case
+}
+
+#[test]
+fn a_refused_close_delete_or_create_that_lands_is_found() {
+    for n in 0..3 {
+        let from = if n == 2 { 0 } else { 3 };
+        for answer in [Fate::Refused(Why::Later), Fate::Done, Fate::Unknown] {
+            let mut case = marked(n);
+            case.tell(from, asked_for(answer.clone())[n].clone());
+            let rules = if answer == Fate::Refused(Why::Later) { vec![Rule::Refused] } else { Vec::new() };
+            assert_eq!(case.rules(), rules, "{n}, {answer:?}");
+        }
+        assert_eq!(marked(n).rules(), [Rule::Refused], "{n}: nobody asked for it");
+        let mut twice = marked(n);
+        twice.tell(from, asked_for(Fate::Unknown)[n].clone());
+        twice.tell(from, asked_for(Fate::Refused(Why::Later))[n].clone());
+        assert_eq!(twice.rules(), [], "{n}: it is the work of another");
+        let mut late = marked(n);
+        let after = late.journal.len();
+        late.tell(after, asked_for(Fate::Unknown)[n].clone());
+        assert_eq!(late.rules(), [Rule::Refused], "{n}: it stood there before that was asked for");
+    }
+}
+
+#[test]
+fn a_producer_that_is_told_a_number_that_was_not_so_is_found() {
+    let of = |epoch, seq| Producer { epoch, ..claim(seq) };
+    for (accepted, asked, why, is_so) in [
+        (vec![], of(0, 4), Why::Gap(0), true),
+        (vec![], of(0, 0), Why::Gap(0), false),
+        (vec![], of(0, 4), Why::Gap(1), false),
+        (vec![of(0, 0), of(0, 1)], of(0, 4), Why::Gap(2), true),
+        (vec![of(0, 0), of(0, 1)], of(0, 2), Why::Gap(2), false),
+        (vec![of(0, 0), of(0, 1)], of(0, 4), Why::Gap(1), false),
+        (vec![of(0, 0), of(3, 0)], of(1, 0), Why::Stale(3), true),
+        (vec![of(0, 0), of(3, 0)], of(1, 0), Why::Stale(2), false),
+        (vec![of(0, 0), of(3, 0)], of(3, 0), Why::Stale(3), false),
+        (vec![], of(0, 0), Why::Stale(0), false),
+    ] {
+        let mut case = Case::new();
+        for (claim, body) in accepted.into_iter().zip(["x", "y"]) {
+            let message = Message { producer: Some(claim), stream_seq: None };
+            case.land(vec![encode(Kind::Message(message), body)]);
+        }
+        let told = format!("{why:?} to {asked:?}");
+        let answer = Wrote::Refused(why);
+        let bodies = vec![Bytes::from_static(b"never")];
+        case.tell(case.journal.len(), What::Wrote { bodies, claim: Some(asked), closes: false, answer });
+        assert_eq!(case.rules(), if is_so { vec![] } else { vec![Rule::True] }, "{told}");
+    }
+}
+
+#[test]
+fn what_was_accepted_while_a_producer_asked_may_be_what_it_is_told_of_and_what_came_later_not() {
+    for (from, to, expected, is_so) in [(3, 4, 0, true), (3, 4, 1, true), (4, 4, 0, false), (3, 4, 2, false)] {
+        let mut case = Case::new();
+        for (seq, body) in [(0, "x"), (1, "y")] {
+            let message = Message { producer: Some(claim(seq)), stream_seq: None };
+            case.land(vec![encode(Kind::Message(message), body)]);
+        }
+        let bodies = vec![Bytes::from_static(b"never")];
+        let answer = Wrote::Refused(Why::Gap(expected));
+        case.tell(from, What::Wrote { bodies, claim: Some(claim(7)), closes: false, answer });
+        case.history.last_mut().unwrap().to = to;
+        assert_eq!(case.rules(), if is_so { vec![] } else { vec![Rule::True] }, "{expected} from {from} to {to}");
+    }
+}
+
+#[test]
+fn a_reader_that_is_told_of_the_end_of_a_stream_that_never_ended_is_found_whatever_its_place() {
+    let mut case = Case::new();
+    case.land(vec![NewRecord::trim(2)]);
+    case.followed(4, 1, &[], End::Gone);
+    assert_eq!(case.rules(), [Rule::Reader], "its place is gone, and the stream is not");
+    let mut ended = Case::new();
+    ended.land(vec![NewRecord::trim(2)]);
+    ended.deleted();
+    ended.followed(4, 1, &[], End::Gone);
+    assert_eq!(ended.rules(), []);
 }
 
 #[test]
@@ -248,7 +375,7 @@ fn a_look_that_does_not_show_what_was_there_before_is_found() {
     };
     case.tell(3, What::Read(Looked::Found(pages("a", 2))));
     assert_eq!(case.rules(), [Rule::Present]);
-    case.history[0].from = 2;
+    case.history.last_mut().unwrap().from = 2;
     assert_eq!(case.rules(), [], "the second message came while it was asked for");
     case.tell(3, What::Looked(Looked::Refused(Why::NotFound)));
     assert_eq!(case.rules(), [Rule::True]);
@@ -257,7 +384,7 @@ fn a_look_that_does_not_show_what_was_there_before_is_found() {
 #[test]
 fn a_closed_stream_that_is_said_to_be_open_is_found() {
     let mut case = Case::new();
-    case.close();
+    case.closed();
     let head = Head {
         content_type: ContentType::default_binary(),
         lifetime: Lifetime::Forever,
@@ -273,7 +400,7 @@ fn a_closed_stream_that_is_said_to_be_open_is_found() {
 #[test]
 fn a_message_behind_a_closure_was_lost_if_it_was_acked() {
     let mut case = Case::new();
-    case.close();
+    case.closed();
     case.say("c");
     case.wrote(4, "c", landed(5));
     assert_eq!(case.rules(), [Rule::Acked]);
@@ -291,6 +418,7 @@ fn a_stream_that_expired_too_early_is_found() {
     for (seconds, rules) in [(1, vec![]), (2, vec![Rule::Expiry])] {
         let mut case = Case::default();
         case.land(vec![encode(open(Lifetime::Ttl { seconds }), "")]);
+        case.created();
         case.say("a");
         case.end(GoneReason::Expired);
         assert_eq!(case.rules(), rules);

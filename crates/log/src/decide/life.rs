@@ -58,10 +58,11 @@ pub fn plan_touch(state: &StreamState, batch: BatchId) -> Result<Plan, Refusal> 
     Ok(builder.finish(Condition::Token))
 }
 
-/// A checkpoint on its own: after an activation that had to look far, or to learn S2's present.
+/// A checkpoint on its own: after an activation that had to look far, or to learn S2's present. None of a stream that is
+/// gone and that no fork needs: behind its trim it would keep the log from ever being empty.
 #[must_use]
 pub fn plan_checkpoint(state: &StreamState, batch: BatchId) -> Option<Plan> {
-    state.incarnation()?;
+    state.incarnation().filter(|_| state.presence() != Presence::Absent)?;
     let mut builder = BatchBuilder::new(state, batch);
     builder.checkpoint();
     (builder.len() > 0).then(|| builder.finish(Condition::Token))

@@ -117,6 +117,7 @@ fn the_last_reference_that_leaves_lets_a_deleted_source_go() {
     let trim = plan_trim(&after).unwrap();
     assert_eq!(trim, NewRecord::trim(after.next()));
     assert!(wants_trim(&after));
+    assert!(plan_checkpoint(&kept, batch(5)).is_some() && plan_checkpoint(&after, batch(5)).is_none());
     for _ in 0..2 {
         // Two pods may do it at the same time.
         log.append(std::slice::from_ref(&trim), None, Some(&after.token().to_string())).unwrap();

@@ -102,6 +102,7 @@ impl Desk {
             seat,
             cursor: 0,
             ends_at: (Instant::now() + LASTS).into_std(),
+            expires_at: None,
             wants,
             unread: Bytes::new(),
             luggage: number,
@@ -223,7 +224,7 @@ impl Client {
                         next: Offset::parse(&control.next).map_err(|error| error.to_string())?,
                         closed: control.closed,
                     }),
-                    other @ (DurableEvent::Reset { .. } | DurableEvent::Gone) => {
+                    other @ (DurableEvent::Reset { .. } | DurableEvent::Gone | DurableEvent::Unauthorized { .. }) => {
                         return Err(format!("{other:?} from a shard"));
                     }
                 }

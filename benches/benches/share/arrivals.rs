@@ -102,7 +102,7 @@ impl Response {
                     messages.push((at, array.slice_ref(message.context("no JSON array")?)));
                 }
                 DurableEvent::Control(_) => {}
-                end @ (DurableEvent::Reset { .. } | DurableEvent::Gone) => {
+                end @ (DurableEvent::Reset { .. } | DurableEvent::Gone | DurableEvent::Unauthorized { .. }) => {
                     bail!("the stream is not what it was: {end:?}")
                 }
             }

@@ -124,7 +124,7 @@ impl Adapter {
                 (Holds::Messages, Pieces::Allowed)
             }
             (Self::DurableStreams | Self::Floor | Self::Ursula, b"control") => (Holds::Control, Pieces::WholeLines),
-            (Self::DurableStreams | Self::Floor | Self::Ursula, b"reset") | (Self::S2, b"error") => {
+            (Self::DurableStreams | Self::Floor | Self::Ursula, b"reset" | b"unauthorized") | (Self::S2, b"error") => {
                 (Holds::Failure, Pieces::WholeLines)
             }
             (Self::Nchan, b"message") => (Holds::Messages, Pieces::Allowed),

@@ -9,7 +9,9 @@ use tailwater_protocol::ProjectId;
 
 use crate::{
     cache::{Digest, Verified},
+    key::KeyPrint,
     project::{BasinName, Project},
+    ticket::TicketId,
     token::{Grant, Moment, Token, TokenError},
 };
 
@@ -95,5 +97,29 @@ impl Projects {
         };
         project.check(&grant, moment)?;
         Ok(grant)
+    }
+
+    /// Whether what a token has let its bearer do, or the ticket that was got with it, counts at this moment, too: for
+    /// answers that last. `is_issuers` is asked whether a key that the project does not have itself is one of its issuer's
+    /// now.
+    ///
+    /// # Errors
+    /// [`TokenError`], where it does not. It is not asked whether an `aud` or `iss` that the project has been given since
+    /// would let the token in.
+    pub fn check(
+        &self,
+        grant: &Grant,
+        ticket: Option<TicketId>,
+        moment: Moment,
+        is_issuers: impl FnOnce(KeyPrint) -> bool,
+    ) -> Result<(), TokenError> {
+        let project = self.get(&grant.project).ok_or(TokenError::Unverified)?;
+        if !project.keys.iter().any(|key| key.print() == grant.key) && !is_issuers(grant.key) {
+            return Err(TokenError::Unverified);
+        }
+        if ticket.is_some_and(|id| project.revoked.contains(&id.to_string())) {
+            return Err(TokenError::Revoked);
+        }
+        project.check(grant, moment)
     }
 }

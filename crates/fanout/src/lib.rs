@@ -65,6 +65,6 @@ pub use ops::{
 };
 pub use reader::{Delivery, Event, Reader};
 pub use shard::{
-    Arrival, Departure, End, Loss, Moment, STAY, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants,
+    Arrival, Departure, End, Judge, Loss, Moment, STAY, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants,
 };
 pub use tailwater_log::Visibility;

@@ -15,10 +15,14 @@
 //! wait, sends it [back](Departure::Woken) to be answered.
 //!
 //! Timers are a sweep over the slots: silence, the end of a response, and readers that take nothing.
+//!
+//! Whether a reader may go on is not asked for each message, but when it arrives and in a [review](Shard::review), which
+//! goes over all slots.
 
 mod line;
 mod parked;
 mod poller;
+mod review;
 mod slot;
 mod traffic;
 
@@ -37,13 +41,14 @@ use tailwater_protocol::{cursor, sse};
 pub(crate) use self::traffic::Resume;
 use self::{
     line::{Bell, Came, Line},
-    slot::{Place, Slot, SlotSeed, Unsent},
+    review::Review,
+    slot::{Due, Place, Slot, SlotSeed, Unsent},
 };
 pub use self::{
     line::{Bell as ShardBell, LineId},
     poller::{Shards, ShardsSeed},
     slot::SlotId,
-    traffic::{Arrival, Departure, End, Loss, Moment, Seat, ShardConfig, Stands, Wake, Wants},
+    traffic::{Arrival, Departure, End, Judge, Loss, Moment, Seat, ShardConfig, Stands, Wake, Wants},
 };
 use crate::{
     feed::Found,
@@ -82,6 +87,8 @@ pub struct Shard<S, L> {
     /// Where the sweep goes on.
     swept: usize,
     drain: Option<Drain>,
+    judge: Judge<L>,
+    review: Option<Review>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +106,7 @@ enum Sent {
 }
 
 impl<S: Read + Write, L> Shard<S, L> {
-    /// A shard without readers; `bell` is what their streams ring.
+    /// A shard without readers, who all may go on; `bell` is what their streams ring.
     pub fn new(config: ShardConfig, metrics: ShardMetrics, bell: Arc<Bell>, now: Instant) -> Self {
         Self {
             config,
@@ -113,6 +120,8 @@ impl<S: Read + Write, L> Shard<S, L> {
             interval: 0,
             swept: 0,
             drain: None,
+            judge: Arc::new(|_| None),
+            review: None,
         }
     }
 
@@ -133,7 +142,7 @@ impl<S: Read + Write, L> Shard<S, L> {
 
     /// Takes a reader in, and sends it what it has not had. `None` where it has departed at once.
     pub fn arrive(&mut self, arrival: Arrival<S, L>, now: Moment) -> Option<SlotId> {
-        let Arrival { socket, seat, cursor, ends_at, wants, unread, luggage } = arrival;
+        let Arrival { socket, seat, cursor, ends_at, expires_at, wants, unread, luggage } = arrival;
         if let Some(line) = self.known_line(&seat) {
             // First, because it may be over by now, and then it is no line for this reader.
             self.on_bell(line, now);
@@ -141,6 +150,7 @@ impl<S: Read + Write, L> Shard<S, L> {
         let line = self.line_of(&seat);
         let stand = seat.stand;
         let (now_millis, ends_at) = (self.millis(now.at), self.millis(ends_at));
+        let expires_at = expires_at.map(|at| self.millis(at));
         let (unread, guard) = (unread.to_vec(), seat.guard);
         let id = self.seat(SlotSeed {
             socket,
@@ -150,10 +160,14 @@ impl<S: Read + Write, L> Shard<S, L> {
             cursor,
             now: now_millis,
             ends_at,
+            expires_at,
             unread,
             guard,
             luggage,
         });
+        if self.judge(id, now) {
+            return self.slots.contains(id).then_some(id);
+        }
         // The line first, so that the reader can stand with the others behind what has just come.
         self.on_bell(line, now);
         self.attend(id, now);
@@ -388,6 +402,7 @@ impl<S: Read + Write, L> Shard<S, L> {
         slot.quiet_since = millis;
         match slot.ending {
             Some(end) => self.end(id, end),
+            None if slot.has_lapsed(millis) => self.end_with_retry(id, now),
             None => self.advance(id, now),
         }
     }
@@ -440,22 +455,26 @@ impl<S: Read + Write, L> Shard<S, L> {
     /// is away its reader would not be let in again. When it is back, they do not all leave at once.
     fn stays(&mut self, id: SlotId, millis: u64) -> bool {
         let slot = &mut self.slots[id];
-        let stays = self.drain.is_none() && self.lines[slot.line].feed.pulse().is_lost();
+        let stays = slot.due == Due::Time && self.drain.is_none() && self.lines[slot.line].feed.pulse().is_lost();
         if stays {
             let (least, most) = (whole_millis(STAY.0), whole_millis(STAY.1));
-            slot.ends_at = millis + least + (self.config.random)() % (most - least);
+            slot.put_off(millis + least + (self.config.random)() % (most - least));
         }
         stays
     }
 
     /// The response has lasted as long as it may.
     fn end_with_retry(&mut self, id: SlotId, now: Moment) {
-        let (end, (least, most)) = match self.drain {
-            Some(_) => (End::Drained, self.config.drained_retry),
-            None => (End::Rotated, self.config.rotated_retry),
+        let mut events = Vec::new();
+        let (end, (least, most)) = match (self.slots[id].due, self.drain) {
+            (Due::Lapse(why), _) => {
+                sse::write_unauthorized(&mut events, why);
+                (End::Lapsed(why), self.config.drained_retry)
+            }
+            (Due::Time, Some(_)) => (End::Drained, self.config.drained_retry),
+            (Due::Time, None) => (End::Rotated, self.config.rotated_retry),
         };
         let spread = whole_millis(most.saturating_sub(least)).max(1);
-        let mut events = Vec::new();
         sse::write_retry(&mut events, whole_millis(least) + (self.config.random)() % spread);
         let last = Bytes::from([&frame::chunk(&events), frame::LAST_CHUNK].concat());
         let millis = self.millis(now.at);
@@ -479,7 +498,9 @@ impl<S: Read + Write, L> Shard<S, L> {
         let share = f64::from((id as u32).wrapping_mul(2_654_435_769)) / f64::from(u32::MAX);
         let end = drain.began + drain.window.mul_f64(share);
         let end = u64::try_from(end.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX);
-        slot.ends_at = slot.ends_at.min(end);
+        if end < slot.ends_at {
+            (slot.ends_at, slot.due) = (end, Due::Time);
+        }
     }
 
     fn interval(&mut self, now: Moment) -> u64 {

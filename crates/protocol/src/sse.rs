@@ -32,6 +32,15 @@ pub struct Control {
     pub id: bool,
 }
 
+/// Why a reader may not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lapse {
+    /// His token has expired. With another one he goes on where he was.
+    Expired,
+    /// His token counts no more, or what he has read has been withdrawn from everybody.
+    Revoked,
+}
+
 /// Appends one data event that carries all `messages`, or nothing when their payload is empty.
 ///
 /// - JSON: one array of the messages.
@@ -96,6 +105,16 @@ pub fn control_tail(control: &Control) -> &'static [u8] {
 /// clients skip events that they do not know, and see the connection end.
 pub fn write_reset(out: &mut impl BufMut, earliest: Offset) {
     out.put_slice(format!("event: reset\ndata:{{\"earliestOffset\":\"{earliest}\"}}\n\n").as_bytes());
+}
+
+/// Appends the event that ends a response whose reader may not go on. An extension, like a reset: whoever does not know it
+/// comes back, and is told by a status.
+pub fn write_unauthorized(out: &mut impl BufMut, why: Lapse) {
+    let reason = match why {
+        Lapse::Expired => "expired",
+        Lapse::Revoked => "revoked",
+    };
+    out.put_slice(format!("event: unauthorized\ndata:{{\"reason\":\"{reason}\"}}\n\n").as_bytes());
 }
 
 /// Appends how long an `EventSource` is to wait before it reconnects, in milliseconds. It dispatches no event.

@@ -21,12 +21,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
 use socket2::SockRef;
 use tailwater_fanout::{Arrival, Departure, End, Loss, Reader, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants};
+use tailwater_protocol::sse::Lapse;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::yield_now,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,7 @@ use crate::{
     metrics::SseEnd,
     routes::Observed,
     sse::{ENDED_RETRY, ROTATED_RETRY, Session, Stay, Step},
+    standing::{LOOK_AGAIN, lapse_of},
     wire,
 };
 
@@ -84,6 +86,17 @@ impl std::fmt::Debug for Boarding {
     }
 }
 
+impl Luggage {
+    /// Why its reader may not go on; nothing, where he may.
+    fn lapse(&self) -> Option<Lapse> {
+        let standing = match &self.errand {
+            Errand::Events(stay) => stay.standing.as_deref(),
+            Errand::Poll(poll) => poll.0.standing(),
+        };
+        standing?.check().err().map(lapse_of)
+    }
+}
+
 /// Those who have left a shard and are not seen off yet. There are as many as there are connections at most.
 pub(crate) type Departures = mpsc::UnboundedReceiver<Departure<std::net::TcpStream, Luggage>>;
 
@@ -109,8 +122,18 @@ pub(crate) fn start(app: &App) -> io::Result<Option<(Shards<Luggage>, Departures
             // Nobody is left to see it off when the server is gone; it is closed by being dropped.
             drop(departs.send(departure));
         }),
+        judge: Arc::new(Luggage::lapse),
     })?;
     Ok(Some((shards, departures)))
+}
+
+/// Has the shards ask again whether their readers may go on, for as long as what they stand on may change.
+pub(crate) async fn review(mut changes: watch::Receiver<u64>, shards: Arc<Shards<Luggage>>) {
+    while changes.changed().await.is_ok() {
+        shards.review();
+        // What changes meanwhile is seen by one review.
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Sees off who leaves a shard, until the shards end.
@@ -179,6 +202,7 @@ impl From<End> for SseEnd {
             End::Closed => Self::Closed,
             End::Rotated => Self::Rotated,
             End::Drained => Self::Drained,
+            End::Lapsed(lapse) => lapse.into(),
         }
     }
 }
@@ -228,27 +252,29 @@ impl Passage {
         let wants = Wants::Events { greet: session.is_fresh() };
         let (cursor, ends_at) = (session.feed.cursor(), session.ends_at);
         let Session { stay, reader, .. } = session;
-        self.seat(stream, unread, Ticket { reader, errand: Errand::Events(stay), wants, cursor, ends_at });
+        let expires_at = stay.standing.as_ref().and_then(|standing| standing.ends_at());
+        self.seat(stream, unread, Ticket { reader, errand: Errand::Events(stay), wants, cursor, ends_at, expires_at });
     }
 
     fn hand_over_poll(self, stream: TcpStream, unread: Bytes, poll: Poll, observed: Observed) {
         let (parked, reader) = poll.park();
         let ends_at = parked.deadline();
         let errand = Errand::Poll(Box::new((parked, observed)));
-        self.seat(stream, unread, Ticket { reader, errand, wants: Wants::Answer, cursor: 0, ends_at });
+        let ticket = Ticket { reader, errand, wants: Wants::Answer, cursor: 0, ends_at, expires_at: None };
+        self.seat(stream, unread, ticket);
     }
 
     fn seat(self, stream: TcpStream, unread: Bytes, ticket: Ticket) {
-        let Ticket { reader, errand, wants, cursor, ends_at } = ticket;
+        let Ticket { reader, errand, wants, cursor, ends_at, expires_at } = ticket;
         let (Ok(seat), Ok(socket)) = (reader.into_seat(), stream.into_std()) else {
             return tracing::error!("a live reader is lost: it is not where it was, or its socket is not");
         };
         let host = Arc::clone(&self.host);
         let luggage = Luggage { passage: self, errand };
-        let ends_at = ends_at.into_std();
+        let (ends_at, expires_at) = (ends_at.into_std(), expires_at.map(Instant::into_std));
         let Some(shards) = &host.shards else { return };
         // Refused only behind the end of the server, when the connection ends with everything else.
-        if shards.take(Arrival { socket, seat, cursor, ends_at, wants, unread, luggage }).is_err() {
+        if shards.take(Arrival { socket, seat, cursor, ends_at, expires_at, wants, unread, luggage }).is_err() {
             host.app.metrics.cut(Cut::Shutdown);
         }
     }
@@ -336,6 +362,7 @@ struct Ticket {
     wants: Wants,
     cursor: u64,
     ends_at: Instant,
+    expires_at: Option<Instant>,
 }
 
 /// Why something was not written.

@@ -16,9 +16,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tailwater_auth::{BasinName, DocumentError, File, Moment, Projects};
+use tailwater_auth::{BasinName, DocumentError, File, Grant, Moment, Projects, TicketId, TokenError};
 use tailwater_protocol::ProjectId;
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use zeroize::Zeroizing;
 
 /// How often the files are looked at.
@@ -78,6 +78,8 @@ struct Trusted {
     place: Option<PathBuf>,
     skew: Duration,
     in_force: RwLock<Arc<Projects>>,
+    /// Goes up with all that may end what was granted before, once it is in force.
+    changes: watch::Sender<u64>,
     seen: Mutex<Seen>,
     /// Where the streams of projects are that say so, for as long as the process lives.
     basins: HashMap<ProjectId, BasinName>,
@@ -125,13 +127,33 @@ impl Guard {
     fn from_parts(place: Option<PathBuf>, projects: Projects, skew: Duration, seen: Stamp) -> Self {
         let basins = projects.iter().filter_map(|project| Some((project.id.clone(), project.basin.clone()?))).collect();
         let in_force = RwLock::new(Arc::new(projects));
-        Self(Arc::new(Trusted { place, skew, in_force, seen: Mutex::new(Seen { in_force: seen, said: None }), basins }))
+        let (changes, seen) = (watch::Sender::default(), Mutex::new(Seen { in_force: seen, said: None }));
+        Self(Arc::new(Trusted { place, skew, in_force, changes, seen, basins }))
     }
 
     /// The projects in force.
     #[must_use]
     pub fn projects(&self) -> Arc<Projects> {
         Arc::clone(&self.0.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells that something has changed since a subscription: what was granted before may not [count](Self::counts) any
+    /// more. Whoever looks again then sees what has changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Whether what was granted for a token, or for a ticket that was got with it, still counts.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketId>, now_ms: u64) -> Result<(), TokenError> {
+        self.projects().check(grant, ticket, self.moment(now_ms), |_| false)
+    }
+
+    /// How long after what its token says a grant ends, in seconds.
+    pub(crate) fn skew(&self) -> u64 {
+        self.0.skew.as_secs()
     }
 
     /// When tokens are judged, at this time in milliseconds since the Unix epoch.
@@ -143,16 +165,21 @@ impl Guard {
     pub(crate) async fn watch(self) {
         loop {
             sleep(LOOK_EVERY).await;
-            let trusted = Arc::clone(&self.0);
-            match spawn_blocking(move || trusted.look()).await {
-                Ok(Looked::Same) => {}
-                Ok(Looked::Replaced) => tracing::info!("the projects were replaced"),
-                Ok(Looked::Kept(error)) => {
-                    let cause = error.source().map(ToString::to_string);
-                    tracing::warn!(%error, cause, "the projects were not replaced");
-                }
-                Err(error) => tracing::error!(%error, "the files of the projects were not looked at"),
+            self.look().await;
+        }
+    }
+
+    /// Looks at the files now, and not when their turn has come.
+    pub async fn look(&self) {
+        let trusted = Arc::clone(&self.0);
+        match spawn_blocking(move || trusted.look()).await {
+            Ok(Looked::Same) => {}
+            Ok(Looked::Replaced) => tracing::info!("the projects were replaced"),
+            Ok(Looked::Kept(error)) => {
+                let cause = error.source().map(ToString::to_string);
+                tracing::warn!(%error, cause, "the projects were not replaced");
             }
+            Err(error) => tracing::error!(%error, "the files of the projects were not looked at"),
         }
     }
 }
@@ -175,6 +202,7 @@ impl Trusted {
             Ok(projects) => {
                 *seen = Seen { in_force: stamp, said: None };
                 *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(projects);
+                self.changes.send_modify(|count| *count += 1);
                 Looked::Replaced
             }
             // It is read again the next time, although nothing that can be seen may have changed until then.

@@ -19,6 +19,7 @@
 //! | [`problem`] | errors to HTTP; the table of codes |
 //! | [`guard`] | whether tokens are asked for, and the projects that are trusted, read from files |
 //! | `permit` | what a request may do |
+//! | `standing` | what a live answer stands on, and when that is over |
 //! | `admin` | projects, as whoever administers them sees them; tokens for them |
 //! | `cors` | headers that every response has, and who of other origins may see it |
 //! | `health` | liveness, readiness, metrics |
@@ -80,6 +81,7 @@ mod rewind;
 mod routes;
 mod sse;
 mod stall;
+mod standing;
 pub mod tls;
 mod turns;
 mod wire;

@@ -89,6 +89,17 @@ impl Server {
         }
         if let Auth::Required(guard) = &app.config.auth {
             let (guard, close) = (guard.clone(), close.clone());
+            if let Some(shards) = shards.clone() {
+                // From now on: nobody is there yet.
+                let (changes, close) = (guard.changes(), close.clone());
+                tasks.spawn(async move {
+                    // Whoever is there when it closes ends with it.
+                    tokio::select! {
+                        () = close.cancelled() => {}
+                        () = delivery::review(changes, shards) => {}
+                    }
+                });
+            }
             tasks.spawn(async move {
                 // Nothing is lost half way: the files are read in one piece.
                 tokio::select! {

@@ -1,6 +1,6 @@
 //! `GET ?live=long-poll`: what is there, or else what comes next (protocol, section 5.7).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::response::Response;
 use http::{StatusCode, header};
@@ -19,7 +19,11 @@ use crate::{
     permit::Permit,
     problem::Problem,
     read::{self, Found},
+    standing::{Standing, end_of},
 };
+
+/// Longer than any rounding of times.
+const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// What is waited for.
 pub(crate) struct Wait {
@@ -42,6 +46,8 @@ pub(crate) struct Poll {
 struct Stay {
     deadline: Instant,
     turn: Turn,
+    /// What it stands on; nothing, where everybody may do everything.
+    standing: Option<Arc<Standing>>,
     /// Its client's, where it does not wait in the HTTP library.
     place: Option<Arc<Place>>,
     _waits: Alive,
@@ -62,10 +68,12 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
         () = turn.comes() => return Err(Draining.into()),
         reader = wait.permit.follow(app, wait.from) => reader?,
     };
+    let standing = wait.permit.standing(app);
+    check(standing.as_deref())?;
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
     }
-    let stay = Stay { deadline, turn, place: None, _waits: Alive::new(&app.metrics.long_polls) };
+    let stay = Stay { deadline, turn, standing, place: None, _waits: Alive::new(&app.metrics.long_polls) };
     let mut poll = Poll { wait, reader, stay };
     match pass {
         Some(pass) if poll.reader.is_caught_up() => {
@@ -86,9 +94,11 @@ impl Poll {
 
     async fn answer(self) -> Result<Response, Problem> {
         let Self { wait, mut reader, stay } = self;
+        let mut vigil = stay.standing.clone().map(Standing::vigil);
         loop {
             let event = tokio::select! {
                 biased;
+                refusal = end_of(&mut vigil) => return Err(refusal.into()),
                 // What has come is given out, however late it is.
                 event = reader.next() => event,
                 () = sleep_until(stay.deadline) => return wait.timed_out(&reader).await,
@@ -111,12 +121,20 @@ impl Poll {
 impl Parked {
     /// Until when it waits.
     pub(crate) fn deadline(&self) -> Instant {
-        self.stay.deadline
+        // A moment later than its token lasts, so that it has expired however times are rounded.
+        let expires = self.stay.standing.as_ref().and_then(|standing| standing.ends_at()?.checked_add(A_MOMENT));
+        expires.map_or(self.stay.deadline, |expires| expires.min(self.stay.deadline))
+    }
+
+    /// What it stands on; nothing, where everybody may do everything.
+    pub(crate) fn standing(&self) -> Option<&Standing> {
+        self.stay.standing.as_deref()
     }
 
     /// The answer to a long-poll that a shard has woken.
     pub(crate) async fn answer(self, wake: Wake, stands: &Stands) -> Result<Response, Problem> {
         let Self { wait, stay } = self;
+        check(stay.standing.as_deref())?;
         match wake {
             Wake::TimedOut { is_fresh: true } => return Ok(wait.nothing(stands.head(), stands.position(), false)),
             Wake::TimedOut { is_fresh: false } => return wait.asked(stands.position()).await,
@@ -199,4 +217,9 @@ impl Wait {
     fn answer_cursor(&self) -> u64 {
         cursor::respond(self.app.ambient.now(), self.cursor, (self.app.ambient.random)())
     }
+}
+
+/// Whether an answer that stands on this may be given now.
+fn check(standing: Option<&Standing>) -> Result<(), Problem> {
+    Ok(standing.map_or(Ok(()), Standing::check)?)
 }

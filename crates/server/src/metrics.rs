@@ -73,6 +73,10 @@ pub(crate) enum SseEnd {
     Left,
     /// The reader took nothing for too long.
     Stalled,
+    /// The reader's token has expired.
+    Expired,
+    /// The reader's token was revoked, or its project was taken away.
+    Revoked,
 }
 
 /// A gauge that is up by one for as long as this lives.
@@ -209,6 +213,8 @@ impl SseEnd {
             Self::Failed => "failed",
             Self::Left => "left",
             Self::Stalled => "stalled",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
         }
     }
 }

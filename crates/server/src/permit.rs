@@ -6,18 +6,19 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use http::{HeaderMap, Method, Uri};
-use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, Writers, decide};
+use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, TicketId, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
-use tailwater_protocol::{ReadOffset, StreamPath};
+use tailwater_protocol::{ProjectId, ReadOffset, StreamPath};
 use tailwater_upstream::StreamKey;
 
 use crate::{
     answer,
     app::App,
-    guard::Auth,
+    guard::{Auth, Guard},
     problem::Problem,
     request::{Fields, key_of, stream_path},
+    standing::{Standing, Who},
 };
 
 /// A request that may go on.
@@ -34,7 +35,11 @@ pub(crate) struct Permit {
 /// What a guarded request came in on.
 #[derive(Debug)]
 struct Terms {
+    guard: Guard,
+    project: ProjectId,
     grant: Option<Arc<Grant>>,
+    /// What came in place of the token.
+    ticket: Option<TicketId>,
     writers: Writers,
     visibility: Visibility,
     limits: Limits,
@@ -72,7 +77,7 @@ impl Permit {
             Ruling::IfPublic(refusal) => Some(refusal),
             Ruling::Refused(refusal) => return Err(refusal.into()),
         };
-        Ok(Self { key, unless_public, terms: Some(Terms::of(project, grant)) })
+        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant)) })
     }
 
     /// Whether the stream may be seen, given what it is.
@@ -113,6 +118,18 @@ impl Permit {
             Err(error) if !tells(&error) => error.into(),
             Ok(_) | Err(_) => refusal.into(),
         }
+    }
+
+    /// What an answer that lasts stands on; nothing where everybody may do everything.
+    pub(crate) fn standing(&self, app: &App) -> Option<Arc<Standing>> {
+        let terms = self.terms.as_ref()?;
+        let who = match &terms.grant {
+            Some(grant) => Who::Bearer { grant: Arc::clone(grant), ticket: terms.ticket },
+            None => Who::Anybody(terms.project.clone()),
+        };
+        let has_right = self.unless_public.is_none();
+        let stream = Arc::clone(&self.key.stream);
+        Some(Arc::new(Standing::new(terms.guard.clone(), who, stream, has_right, app.ambient)))
     }
 
     /// The most bytes that its body may have, as far as the project says.
@@ -172,9 +189,10 @@ impl Sight {
 }
 
 impl Terms {
-    fn of(project: &Project, grant: Option<Arc<Grant>>) -> Self {
+    fn of(guard: &Guard, project: &Project, grant: Option<Arc<Grant>>) -> Self {
         let visibility = answer::in_log(project.visibility);
-        Self { grant, writers: project.writers, visibility, limits: project.limits }
+        let (guard, id) = (guard.clone(), project.id.clone());
+        Self { guard, project: id, grant, ticket: None, writers: project.writers, visibility, limits: project.limits }
     }
 }
 

@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderValue, StatusCode, header};
 use tailwater_fanout::{Event, Reader, STAY, Stands};
-use tailwater_protocol::{Answer, ContentKind, Offset, ReadOffset, cursor, headers, sse};
+use tailwater_protocol::{
+    Answer, ContentKind, Offset, ReadOffset, cursor, headers,
+    sse::{self, Lapse},
+};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -26,6 +29,7 @@ use crate::{
     permit::Permit,
     problem::Problem,
     read,
+    standing::{Standing, Vigil, end_of, lapse_of},
 };
 
 /// Between these a reader comes back after its response has lasted as long as it may.
@@ -53,6 +57,8 @@ pub(crate) struct Session {
     phase: Phase,
     /// When it has lasted as long as it may.
     pub(crate) ends_at: Instant,
+    /// Waits for the end of what it stands on; nothing, where that is for ever.
+    vigil: Option<Vigil>,
 }
 
 /// What a response holds for as long as it lasts, whoever writes it. Dropping it counts the one reason why it ended, also
@@ -61,6 +67,8 @@ pub(crate) struct Stay {
     app: App,
     turn: Turn,
     reason: SseEnd,
+    /// What it stands on; nothing, where everybody may do everything.
+    pub(crate) standing: Option<Arc<Standing>>,
     /// Its client's, where the response is not written by the HTTP library.
     place: Option<Arc<Place>>,
     _alive: Alive,
@@ -105,6 +113,11 @@ pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result
     if follow.resumed && reader.is_closed() {
         return Ok(nothing_more(app, &reader));
     }
+    let standing = follow.permit.standing(app);
+    if let Some(standing) = &standing {
+        // Joining may have taken a while.
+        standing.check()?;
+    }
     let kind = reader.head().content_type.kind();
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -114,7 +127,7 @@ pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result
     if kind == ContentKind::Binary {
         headers.insert(headers::STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
     }
-    let mut session = Session::new(app, reader, turn, follow.cursor);
+    let mut session = Session::new(app, reader, turn, follow.cursor, standing);
     *response.body_mut() = match pass {
         Some(pass) if !session.reader.is_closed() => {
             session.stay.place = pass.place;
@@ -136,7 +149,7 @@ fn nothing_more(app: &App, reader: &Reader) -> Response {
 }
 
 impl Session {
-    fn new(app: &App, reader: Reader, turn: Turn, client: Option<u64>) -> Self {
+    fn new(app: &App, reader: Reader, turn: Turn, client: Option<u64>, standing: Option<Arc<Standing>>) -> Self {
         let ambient = app.ambient;
         let cursor = cursor::respond(ambient.now(), client, (ambient.random)());
         let lifetime = app.config.sse_lifetime;
@@ -144,19 +157,22 @@ impl Session {
         let stay = Stay {
             turn,
             reason: SseEnd::Left,
+            standing,
             place: None,
             _alive: Alive::new(&app.metrics.sse_readers),
             app: app.clone(),
         };
         let feed = Feed::new(reader.head().content_type.kind(), reader.position(), cursor);
-        Self { stay, reader, feed, phase: Phase::First, ends_at: Instant::now() + lasts }
+        let vigil = stay.vigil();
+        Self { stay, reader, feed, phase: Phase::First, ends_at: Instant::now() + lasts, vigil }
     }
 
     /// A response that goes on where a delivery shard has left it.
     pub(crate) fn resume(stay: Stay, stands: &Stands, cursor: u64, ends_at: Instant) -> Self {
         let reader = Reader::resume(stay.app.gateway.clone(), stands);
         let feed = Feed::new(reader.head().content_type.kind(), reader.position(), cursor);
-        Self { stay, reader, feed, phase: Phase::Live, ends_at }
+        let vigil = stay.vigil();
+        Self { stay, reader, feed, phase: Phase::Live, ends_at, vigil }
     }
 
     /// Whether nothing was sent yet.
@@ -234,6 +250,7 @@ impl Session {
             // Ends come first, or a busy stream would never come to them; silence last.
             let event = tokio::select! {
                 biased;
+                refusal = end_of(&mut self.vigil) => return Some(self.lapsed(lapse_of(refusal))),
                 () = self.stay.turn.comes() => return Some(self.ended(SseEnd::Drained, &[], ENDED_RETRY)),
                 () = sleep_until(self.ends_at) => {
                     if self.reader.is_cut_off() {
@@ -281,6 +298,13 @@ impl Session {
         [last, &retry_after(self.stay.app.ambient, retry)].concat().into()
     }
 
+    /// Ends because its reader may not go on. Those who come back all the same do not come together.
+    fn lapsed(&mut self, lapse: Lapse) -> Bytes {
+        let mut last = Vec::new();
+        sse::write_unauthorized(&mut last, lapse);
+        self.ended(lapse.into(), &last, ENDED_RETRY)
+    }
+
     fn end(&mut self, reason: SseEnd) {
         self.phase = Phase::Ended;
         self.stay.reason = reason;
@@ -288,9 +312,22 @@ impl Session {
 }
 
 impl Stay {
+    fn vigil(&self) -> Option<Vigil> {
+        self.standing.clone().map(Standing::vigil)
+    }
+
     /// Says why the response ends.
     pub(crate) fn end(&mut self, reason: SseEnd) {
         self.reason = reason;
+    }
+}
+
+impl From<Lapse> for SseEnd {
+    fn from(lapse: Lapse) -> Self {
+        match lapse {
+            Lapse::Expired => Self::Expired,
+            Lapse::Revoked => Self::Revoked,
+        }
     }
 }
 

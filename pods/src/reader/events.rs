@@ -85,7 +85,9 @@ impl Reader {
                 self.place.cursor = control.cursor.or(self.place.cursor);
                 if control.closed { Err(Leg::Finished) } else { Ok(()) }
             }
-            end @ (DurableEvent::Reset { .. } | DurableEvent::Gone) => Err(Leg::Wrong(format!("{end:?}"))),
+            end @ (DurableEvent::Reset { .. } | DurableEvent::Gone | DurableEvent::Unauthorized { .. }) => {
+                Err(Leg::Wrong(format!("{end:?}")))
+            }
         }
     }
 

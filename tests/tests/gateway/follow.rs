@@ -90,7 +90,9 @@ impl Follow {
             match self.next().await.expect("the response goes on") {
                 DurableEvent::Control(control) => return control,
                 DurableEvent::Data(_) => {}
-                end @ (DurableEvent::Reset { .. } | DurableEvent::Gone) => panic!("{end:?} instead of a control event"),
+                end @ (DurableEvent::Reset { .. } | DurableEvent::Gone | DurableEvent::Unauthorized { .. }) => {
+                    panic!("{end:?} instead of a control event")
+                }
             }
         }
     }

@@ -136,7 +136,9 @@ async fn a_reader_that_is_cut_off_at_any_byte_goes_on_without_loss_or_repeat() {
             match event.unwrap() {
                 DurableEvent::Data(data) => pending.extend_from_slice(&data),
                 DurableEvent::Control(_) => confirmed.append(&mut pending),
-                end @ (DurableEvent::Reset { .. } | DurableEvent::Gone) => panic!("{end:?}"),
+                end @ (DurableEvent::Reset { .. } | DurableEvent::Gone | DurableEvent::Unauthorized { .. }) => {
+                    panic!("{end:?}")
+                }
             }
         }
         let rest = client.read_from("s", sse.offset().unwrap_or("-1")).await;

@@ -1,7 +1,8 @@
 //! The loop around a shard: a thread of its own, which sleeps in `epoll` until a socket is ready, a bell rings, somebody
 //! arrives, or time has passed.
 //!
-//! Bells come first, so that what is new goes out before anything else; then arrivals, a few at a time, so that a storm of
+//! A part of a review comes first, if there is one, so that nobody is given what is new who may not have it. Bells come next,
+//! so that what is new goes out before anything else; then arrivals, a few at a time, so that a storm of
 //! them does not hold up those who are there; then the sockets.
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::warn;
 
-use super::{Arrival, Departure, Loss, Moment, Shard, ShardConfig, TICK, line::Bell};
+use super::{Arrival, Departure, Judge, Loss, Moment, Shard, ShardConfig, TICK, line::Bell};
 use crate::metrics::ShardMetrics;
 
 /// The events of one look at the sockets.
@@ -43,6 +44,8 @@ pub struct ShardsSeed<L> {
     pub now_ms: fn() -> u64,
     /// What becomes of the readers that a shard no longer has. Called on the shard's thread: it must not wait.
     pub on_departure: Sink<L>,
+    /// Tells whether a reader may go on. Called on the shard's thread: it must not wait.
+    pub judge: Judge<L>,
 }
 
 /// The shards of a process.
@@ -65,6 +68,7 @@ struct Inbox<L> {
 struct Orders<L> {
     arrivals: VecDeque<Arrival<TcpStream, L>>,
     drain: Option<Duration>,
+    review: bool,
     close: bool,
     /// Whether nobody takes them any more.
     closed: bool,
@@ -117,6 +121,15 @@ impl<L: Send + 'static> Shards<L> {
         }
     }
 
+    /// Asks again whether readers may go on: those who are there, and those who are on their way. Each shard begins with its
+    /// next turn, and goes over its readers in parts, so it may still give a message to one that it has not come to.
+    pub fn review(&self) {
+        for handle in &self.handles {
+            handle.inbox.orders().review = true;
+            handle.inbox.bell.call();
+        }
+    }
+
     /// Whether one of the threads takes nobody any more.
     #[cfg(test)]
     pub(super) fn has_failed(&self) -> bool {
@@ -165,12 +178,12 @@ impl<L: Send + 'static> Handle<L> {
                 warn!(%error, "a delivery shard could not be woken; it looks by itself in a moment");
             }
         }));
-        let orders = Orders { arrivals: VecDeque::new(), drain: None, close: false, closed: false };
+        let orders = Orders { arrivals: VecDeque::new(), drain: None, review: false, close: false, closed: false };
         let inbox = Arc::new(Inbox { orders: Mutex::new(orders), bell: Arc::clone(&bell) });
         let now = Instant::now();
         let poller = Poller {
             poll,
-            shard: Shard::new(seed.config.clone(), seed.metrics.clone(), bell, now),
+            shard: Shard::new(seed.config.clone(), seed.metrics.clone(), bell, now).judged_by(Arc::clone(&seed.judge)),
             inbox: Arc::clone(&inbox),
             now_ms: seed.now_ms,
             on_departure: Arc::clone(&seed.on_departure),
@@ -231,7 +244,8 @@ impl<L> Poller<L> {
     fn sleep_for(&self) -> Option<Duration> {
         self.inbox.bell.doze();
         let orders = self.inbox.orders();
-        if !orders.arrivals.is_empty() || orders.drain.is_some() || orders.close || self.inbox.bell.has_rung() {
+        let has_orders = !orders.arrivals.is_empty() || orders.drain.is_some() || orders.review || orders.close;
+        if has_orders || self.shard.is_reviewing() || self.inbox.bell.has_rung() {
             return Some(Duration::ZERO);
         }
         (self.shard.readers() > 0).then(|| self.next_tick.saturating_duration_since(Instant::now()))
@@ -239,13 +253,22 @@ impl<L> Poller<L> {
 
     /// One turn; whether there will be another.
     fn turn(&mut self, events: &Events) -> bool {
-        self.hear();
-        let (arrivals, drain, close) = {
+        let (arrivals, drain, review, close) = {
             let mut orders = self.inbox.orders();
             // Those who have not been let in when it closes are seen off with all who wait.
             let some = if orders.close { 0 } else { orders.arrivals.len().min(ARRIVALS) };
-            (orders.arrivals.drain(..some).collect::<Vec<_>>(), orders.drain.take(), orders.close)
+            let arrivals: Vec<_> = orders.arrivals.drain(..some).collect();
+            (arrivals, orders.drain.take(), std::mem::take(&mut orders.review), orders.close)
         };
+        if review {
+            self.shard.review();
+        }
+        if self.shard.is_reviewing() {
+            // Before the bells: who may not go on is not to be given what they ring for.
+            let now = self.now();
+            self.shard.review_part(now);
+        }
+        self.hear();
         if close {
             return false;
         }
@@ -279,9 +302,9 @@ impl<L> Poller<L> {
     }
 
     fn arrive(&mut self, arrival: Arrival<TcpStream, L>) {
-        let Arrival { socket, seat, cursor, ends_at, wants, unread, luggage } = arrival;
+        let Arrival { socket, seat, cursor, ends_at, expires_at, wants, unread, luggage } = arrival;
         let socket = mio::net::TcpStream::from_std(socket);
-        let arrival = Arrival { socket, seat, cursor, ends_at, wants, unread, luggage };
+        let arrival = Arrival { socket, seat, cursor, ends_at, expires_at, wants, unread, luggage };
         let now = self.now();
         let Some(id) = self.shard.arrive(arrival, now) else { return };
         let Some(socket) = self.shard.socket(id) else { return };

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use slab::Slab;
+use tailwater_protocol::sse::Lapse;
 
 use super::{Departure, End, Loss, Shard, Stands, Wake, Wants, line::LineId};
 use crate::{actor::ReaderGuard, frame::Stand};
@@ -37,6 +38,11 @@ pub(super) struct Slot<S, L> {
     pub(super) unread: Vec<u8>,
     /// Why its response ends, once what is unsent is sent.
     pub(super) ending: Option<End>,
+    /// Why its response ends when it does.
+    pub(super) due: Due,
+    /// When its reader may not go on, in seconds of the shard, rounded up; the end of a response may be put off, but not
+    /// beyond that.
+    pub(super) expires: u32,
     _guard: ReaderGuard,
     pub(super) luggage: L,
 }
@@ -52,6 +58,15 @@ pub(super) enum Place {
     Waiting,
     /// Apart from them, until its socket takes something.
     Busy,
+}
+
+/// Why a response ends at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It has lasted long enough by then, or the gateway is shutting down.
+    Time,
+    /// Its reader may not go on.
+    Lapse(Lapse),
 }
 
 /// What a socket did not take.
@@ -71,6 +86,8 @@ pub(super) struct SlotSeed<S, L> {
     pub(super) cursor: u64,
     pub(super) now: u64,
     pub(super) ends_at: u64,
+    /// When its reader may not go on, in milliseconds of the shard.
+    pub(super) expires_at: Option<u64>,
     pub(super) unread: Vec<u8>,
     pub(super) guard: ReaderGuard,
     pub(super) luggage: L,
@@ -80,12 +97,28 @@ impl<S, L> Slot<S, L> {
     pub(super) fn is_current(&self) -> bool {
         self.place == Place::Current
     }
+
+    /// Whether its reader may not go on any more.
+    pub(super) fn has_lapsed(&self, millis: u64) -> bool {
+        matches!(self.due, Due::Lapse(_)) && millis >= self.ends_at
+    }
+
+    /// Puts off the end of its response, as far as that can be.
+    pub(super) fn put_off(&mut self, until: u64) {
+        let expires = u64::from(self.expires) * 1000;
+        self.ends_at = until.min(expires);
+        if expires <= until {
+            self.due = Due::Lapse(Lapse::Expired);
+        }
+    }
 }
 
 impl<S: Read + Write, L> Shard<S, L> {
     /// Makes a slot, which is at no place yet.
     pub(super) fn seat(&mut self, seed: SlotSeed<S, L>) -> SlotId {
-        let SlotSeed { socket, line, wants, stand, cursor, now, ends_at, unread, guard, luggage } = seed;
+        let SlotSeed { socket, line, wants, stand, cursor, now, ends_at, expires_at, unread, guard, luggage } = seed;
+        let expires_at = expires_at.unwrap_or(u64::MAX);
+        let due = if expires_at <= ends_at { Due::Lapse(Lapse::Expired) } else { Due::Time };
         self.lines[line].readers += 1;
         self.metrics.readers.inc();
         self.slots.insert(Slot {
@@ -97,10 +130,12 @@ impl<S: Read + Write, L> Shard<S, L> {
             stand,
             cursor,
             quiet_since: now,
-            ends_at,
+            ends_at: ends_at.min(expires_at),
             unsent: None,
             unread,
             ending: None,
+            due,
+            expires: u32::try_from(expires_at.div_ceil(1000)).unwrap_or(u32::MAX),
             _guard: guard,
             luggage,
         })

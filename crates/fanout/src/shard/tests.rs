@@ -6,6 +6,7 @@ mod parked;
 mod partial;
 mod poller;
 mod property;
+mod review;
 mod script;
 mod timers;
 mod world;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tailwater_protocol::{ContentKind, Offset};
+use tailwater_protocol::{ContentKind, Offset, sse::Lapse};
 use tailwater_upstream::StreamKey;
 
 use crate::{actor::ReaderGuard, feed::Feed, frame::Stand, ops::Head, reader::Delivery};
@@ -34,6 +34,10 @@ pub struct ShardConfig {
     /// The dice, for jitter.
     pub random: fn() -> u64,
 }
+
+/// Tells from what came along with a socket why its reader may not go on; nothing, where he may. It is asked when a reader
+/// arrives and in a [review](crate::Shards::review), and must not wait.
+pub type Judge<L> = Arc<dyn Fn(&L) -> Option<Lapse> + Send + Sync>;
 
 /// A live reader's place in its stream, as a shard takes it over from a [`Reader`](crate::Reader).
 #[derive(Debug)]
@@ -80,6 +84,8 @@ pub struct Arrival<S, L> {
     pub cursor: u64,
     /// When the response, or the wait, has lasted as long as it may.
     pub ends_at: Instant,
+    /// When its reader may not go on with events, if ever: his response ends then at the latest, and says so.
+    pub expires_at: Option<Instant>,
     /// What it waits for.
     pub wants: Wants,
     /// What the client has sent behind its request.
@@ -171,6 +177,8 @@ pub enum End {
     Rotated,
     /// The gateway is shutting down.
     Drained,
+    /// Its reader may not go on.
+    Lapsed(Lapse),
 }
 
 /// Why a connection is over.

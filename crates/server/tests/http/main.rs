@@ -1,11 +1,12 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`limits`], [`overload`], [`stallers`], [`http2`] and [`tls`].
+//! [`sockets`], [`ends`], [`limits`], [`overload`], [`stallers`], [`http2`] and [`tls`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod admin;
 mod closure;
 mod create;
+mod ends;
 mod errors;
 mod fixture;
 mod http2;

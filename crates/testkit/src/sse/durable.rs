@@ -35,6 +35,11 @@ pub enum DurableEvent {
     },
     /// The stream is deleted or has expired; nothing follows.
     Gone,
+    /// The reader may not go on; nothing follows.
+    Unauthorized {
+        /// Why: `expired` or `revoked`.
+        reason: String,
+    },
 }
 
 /// A control event.
@@ -59,19 +64,19 @@ pub enum Violation {
         /// The type of the event, or what else came.
         by: String,
     },
-    /// Section 5.8: the control event of a closed stream's end is the last; so is a reset.
+    /// Section 5.8: the control event of a closed stream's end is the last; so is one of the gateway's own.
     #[error("{event:?} came after the last event")]
     AfterEnd {
         /// The type of the event.
         event: String,
     },
-    /// There are data, control and reset events only.
+    /// There are data and control events, and the gateway's own: reset and unauthorized.
     #[error("an event of the type {event:?}")]
     UnknownEvent {
         /// Its type.
         event: String,
     },
-    /// The JSON of a control or reset event does not have exactly the fields that it should have.
+    /// The JSON of an event that is not data does not have exactly the fields that it should have.
     #[error("{data:?} cannot be read: {reason}")]
     Unreadable {
         /// The event's data.
@@ -174,6 +179,12 @@ struct ControlFields {
 struct ResetFields {
     earliest_offset: Option<String>,
     gone: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnauthorizedFields {
+    reason: String,
 }
 
 impl DurableSse {
@@ -289,6 +300,7 @@ impl DurableSse {
             "data" => self.data(event),
             "control" => self.control(&event),
             "reset" => self.reset(&event),
+            "unauthorized" => self.unauthorized(&event),
             _ => Err(Violation::UnknownEvent { event: event.event }),
         }
     }
@@ -348,6 +360,16 @@ impl DurableSse {
         };
         self.expects = Expects::Nothing { closed: false };
         Ok(reset)
+    }
+
+    fn unauthorized(&mut self, event: &SseEvent) -> Result<DurableEvent, Violation> {
+        let UnauthorizedFields { reason } = read(&event.data)?;
+        if !["expired", "revoked"].contains(&reason.as_str()) {
+            let reason = "a right expires, or is revoked".to_owned();
+            return Err(Violation::Unreadable { data: event.data.clone(), reason });
+        }
+        self.expects = Expects::Nothing { closed: false };
+        Ok(DurableEvent::Unauthorized { reason })
     }
 
     fn check_offset(&self, next: &str) -> Result<(), Violation> {
@@ -523,6 +545,21 @@ mod tests {
             let broken = violation(&format!("event: reset\ndata:{data}\n\n"));
             assert!(matches!(broken, Violation::Unreadable { .. }), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_may_not_go_on_is_told_why_and_nothing_else() {
+        let last = |reason: &str| format!("event: unauthorized\ndata:{{\"reason\":\"{reason}\"}}\n\n");
+        for reason in ["expired", "revoked"] {
+            let mut reader = DurableSse::new(Payload::Text).from_offset("0_1");
+            reader.push(last(reason).as_bytes());
+            assert_eq!(reader.pop(), Some(Ok(DurableEvent::Unauthorized { reason: reason.to_owned() })));
+            assert!(!reader.is_closed());
+            reader.finish().unwrap();
+            assert_eq!(violation(&(last(reason) + &data("a"))), Violation::AfterEnd { event: "data".to_owned() });
+        }
+        let broken = violation(&last("bored"));
+        assert!(matches!(broken, Violation::Unreadable { .. }), "{broken:?}");
     }
 
     #[test]

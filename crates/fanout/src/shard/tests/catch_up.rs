@@ -116,6 +116,7 @@ fn who_joined_before_a_turn_and_arrives_after_it_departs_at_once() {
             seat: stream.seat(stand(0), turn, &world.live),
             cursor: 0,
             ends_at: world.now.at,
+            expires_at: None,
             wants: crate::Wants::Events { greet: true },
             unread: bytes::Bytes::new(),
             luggage: 0,

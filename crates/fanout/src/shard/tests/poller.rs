@@ -3,7 +3,11 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Barrier, mpsc},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -14,10 +18,11 @@ use socket2::SockRef;
 use tailwater_protocol::{
     ContentKind,
     cursor::{EPOCH_MS, INTERVAL_MS},
+    sse::Lapse,
 };
 
 use super::{
-    super::{Arrival, Departure, Loss, MAX_UNREAD, Shards, ShardsSeed},
+    super::{Arrival, Departure, End, Judge, Loss, MAX_UNREAD, Shards, ShardsSeed},
     script::{Client, Wire},
     world::{CURSOR, Stream, World, settings},
 };
@@ -32,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct House {
     shards: Shards<usize>,
     departures: mpsc::Receiver<Departure<TcpStream, usize>>,
+    /// Who may not go on: all up to this number.
+    withdrawn: Arc<AtomicUsize>,
     metrics: ShardMetrics,
     live: IntGauge,
     listener: TcpListener,
@@ -55,16 +62,22 @@ impl House {
         on_departure: impl Fn(Departure<TcpStream, usize>) + Send + Sync + 'static,
     ) -> Self {
         let metrics = ShardMetrics::register(&Registry::new()).unwrap();
+        let withdrawn = Arc::new(AtomicUsize::new(0));
+        let list = Arc::clone(&withdrawn);
+        let judge: Judge<usize> =
+            Arc::new(move |number| (*number < list.load(Ordering::SeqCst)).then_some(Lapse::Revoked));
         let seed = ShardsSeed {
             count,
             config: settings(),
             metrics: metrics.clone(),
             now_ms: || EPOCH_MS + CURSOR * INTERVAL_MS,
             on_departure: Arc::new(on_departure),
+            judge,
         };
         Self {
             shards: Shards::start(&seed).unwrap(),
             departures,
+            withdrawn,
             metrics,
             live: IntGauge::new("live", "live").unwrap(),
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -87,6 +100,7 @@ impl House {
             seat: stream.seat(stand, stream.feed.turns(), &self.live),
             cursor: 0,
             ends_at: Instant::now() + Duration::from_secs(3600),
+            expires_at: None,
             wants: crate::Wants::Events { greet: true },
             unread: Bytes::new(),
             luggage,
@@ -185,6 +199,41 @@ fn a_socket_that_fills_up_goes_on_when_the_client_reads() {
     house.shards.stop();
     house.shards.join();
     assert!(matches!(house.departed(), Departure::Lost { reason: Loss::Closed, .. }));
+}
+
+#[test]
+fn a_review_misses_nobody_and_costs_nobody_else_a_message_however_it_races_with_arrivals_and_bells() {
+    let (house, world) = (House::new(2), World::new());
+    for n in 0..200_usize {
+        let mut stream = world.stream(ContentKind::Text);
+        let mut remote = house.arrive(&stream, 0, n);
+        let mut other = house.arrive(&stream, 0, usize::MAX);
+        stream.push(&[b"before"]);
+        stream.feed.ring();
+        if n % 2 == 0 {
+            remote.read_to(1);
+        }
+        // Else they may still be on their way to their shards.
+        house.withdrawn.store(n + 1, Ordering::SeqCst);
+        house.shards.review();
+        stream.push(&[b"behind"]);
+        stream.feed.ring();
+        let mut buffer = [0; 1000];
+        while !remote.client.has_ended {
+            let length = remote.socket.read(&mut buffer).unwrap();
+            assert!(length > 0, "the connection ended at {}", remote.client.at);
+            remote.client.wire.borrow_mut().put_late(&buffer[..length]);
+            remote.client.read();
+        }
+        assert_eq!(remote.client.unauthorized.as_deref(), Some("revoked"));
+        let departed = house.departed();
+        assert!(
+            matches!(departed, Departure::Ended { reason: End::Lapsed(Lapse::Revoked), luggage, .. } if luggage == n)
+        );
+        other.read_to(2);
+        drop(other);
+        assert!(matches!(house.departed(), Departure::Lost { reason: Loss::Left, .. }));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tailwater_protocol::{ContentKind, Offset};
+use tailwater_protocol::{ContentKind, Offset, sse::Lapse};
 
 use super::{
     super::{Departure, End, Wake, Wants},
@@ -33,7 +33,7 @@ enum Step {
     /// The actor looks at its log anew, and the ring begins at its end.
     Restart { stream: usize },
     /// A reader, so many records before the end.
-    Arrive { stream: usize, back: u64, cursor: u64, greet: bool, room: usize, per_call: usize, polls: bool },
+    Arrive { stream: usize, back: u64, cursor: u64, greet: bool, room: usize, per_call: usize, wants: Asks },
     /// A socket takes so much more.
     Room { reader: usize, room: usize },
     /// Time passes.
@@ -46,6 +46,17 @@ enum Step {
     Close { stream: usize, sizes: Vec<usize> },
     /// A client goes.
     Leave { reader: usize },
+    /// A reader may not go on.
+    Withdraw { reader: usize },
+}
+
+/// What a reader asks for.
+#[derive(Debug, Clone, Copy)]
+enum Asks {
+    /// Events, for so many milliseconds at most because it may not go on then, if ever.
+    Events { expires: Option<u64> },
+    /// An answer.
+    Poll,
 }
 
 /// What became of a reader.
@@ -66,6 +77,8 @@ struct Play {
     /// Where a long-poll was told to go on.
     told: Vec<Option<Offset>>,
     away: Vec<Departure<Socket, usize>>,
+    /// What was there when a reader was not to go on any more.
+    withdrawn: Vec<Option<Offset>>,
     written: usize,
 }
 
@@ -80,7 +93,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(10_000_000),
     ];
     let per_call = prop_oneof![Just(usize::MAX), 1..200_usize];
-    let polls = prop::bool::weighted(0.4);
+    let polls = prop_oneof![
+        4 => Just(Asks::Poll),
+        5 => Just(Asks::Events { expires: None }),
+        1 => (0..70_000_u64).prop_map(|millis| Asks::Events { expires: Some(millis) }),
+    ];
     let arrive = (stream.clone(), 0..12_u64, cursor, any::<bool>(), room(), per_call, polls);
     let step = prop_oneof![
         12 => (stream.clone(), sizes(), 0..3_u64).prop_map(|(stream, sizes, marks)| Step::Push { stream, sizes, marks }),
@@ -88,8 +105,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         10 => Just(Step::Hear),
         1 => stream.clone().prop_map(|stream| Step::Turn { stream }),
         1 => stream.clone().prop_map(|stream| Step::Restart { stream }),
-        7 => arrive.prop_map(|(stream, back, cursor, greet, room, per_call, polls)| {
-            Step::Arrive { stream, back, cursor, greet, room, per_call, polls }
+        7 => arrive.prop_map(|(stream, back, cursor, greet, room, per_call, wants)| {
+            Step::Arrive { stream, back, cursor, greet, room, per_call, wants }
         }),
         8 => (any::<usize>(), room()).prop_map(|(reader, room)| Step::Room { reader, room }),
         3 => (0..20_000_u64).prop_map(|millis| Step::Pass { millis }),
@@ -97,6 +114,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Return),
         1 => (stream, sizes()).prop_map(|(stream, sizes)| Step::Close { stream, sizes }),
         1 => any::<usize>().prop_map(|reader| Step::Leave { reader }),
+        1 => any::<usize>().prop_map(|reader| Step::Withdraw { reader }),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -114,6 +132,7 @@ impl Play {
             fates: Vec::new(),
             told: Vec::new(),
             away: Vec::new(),
+            withdrawn: Vec::new(),
             written: 0,
         }
     }
@@ -129,11 +148,15 @@ impl Play {
                 stream.feed.restart(stream.next, stream.closed);
                 stream.feed.turn();
             }
-            Step::Arrive { stream, back, cursor, greet, room, per_call, polls } => {
+            Step::Arrive { stream, back, cursor, greet, room, per_call, wants } => {
                 let seq = self.streams[stream].next.saturating_sub(back);
-                let wants = polls.then_some(Wants::Answer);
-                let coming = Coming { cursor, greet, lasts: LASTS, room, wants };
-                self.told.push(polls.then(|| self.streams[stream].offset_at(seq)));
+                let (wants, expires) = match wants {
+                    Asks::Poll => (Some(Wants::Answer), None),
+                    Asks::Events { expires } => (None, expires.map(Duration::from_millis)),
+                };
+                let coming = Coming { cursor, greet, lasts: LASTS, expires, room, wants };
+                self.told.push(wants.map(|_| self.streams[stream].offset_at(seq)));
+                self.withdrawn.push(None);
                 let guest = self.world.arrive_as(&self.streams[stream], seq, &coming);
                 guest.client.wire.borrow_mut().per_call = per_call;
                 self.guests.push(guest);
@@ -155,10 +178,21 @@ impl Play {
                 guest.client.wire.borrow_mut().incoming.push_back(None);
                 world.shard.on_ready(guest.id.unwrap(), world.now);
             }),
+            Step::Withdraw { reader } => self.withdraw(reader),
         }
         self.see_off();
         read_all(&mut self.guests);
         self.world.check();
+    }
+
+    /// One who reads events may not go on.
+    fn withdraw(&mut self, reader: usize) {
+        let reads: Vec<usize> = (0..self.guests.len()).filter(|n| self.told[*n].is_none()).collect();
+        let Some(n) = reads.get(reader % reads.len().max(1)) else { return };
+        let stream = &self.streams[self.of[*n]];
+        self.withdrawn[*n].get_or_insert(stream.offset_at(stream.next));
+        self.world.withdraw(*n, Lapse::Revoked);
+        self.world.review();
     }
 
     fn with(&mut self, reader: usize, deed: impl FnOnce(&mut World, &mut Guest)) {
@@ -199,7 +233,9 @@ impl Play {
                 Departure::Ended { luggage, reason, .. } => {
                     let client = &mut self.guests[*luggage].client;
                     client.read();
-                    assert!(client.has_ended && (*reason == End::Rotated || client.last().closed));
+                    let lapsed = matches!(reason, End::Lapsed(_));
+                    assert_eq!(client.unauthorized.is_some(), lapsed);
+                    assert!(client.has_ended && (*reason == End::Rotated || lapsed || client.last().closed));
                     (*luggage, Fate::Ended)
                 }
                 Departure::Lost { luggage, .. } => (*luggage, Fate::Lost),
@@ -276,6 +312,11 @@ impl Play {
     fn catch_up(&mut self, mut departure: Departure<Socket, usize>) {
         let Departure::Behind { stands, cursor, luggage, .. } = &mut departure else { unreachable!() };
         let number = *luggage;
+        if self.withdrawn[number].is_some() {
+            // The ordinary path asks first, too.
+            self.fates[number] = Fate::Lost;
+            return;
+        }
         let stream = &self.streams[self.of[number]];
         let first = stream.history.partition_point(|batch| batch.next <= stands.stand.seq);
         let says = if stream.closed { Says::End } else { Says::All };
@@ -320,6 +361,8 @@ impl Play {
         read_all(&mut self.guests);
         for (n, guest) in self.guests.iter().enumerate() {
             let stream = &self.streams[self.of[n]];
+            let most = self.withdrawn[n].map_or(u64::MAX, |there| there.seq);
+            assert!(guest.client.at <= most, "{n} was given what came when it was not to go on");
             let complete = guest.client.has_ended && !guest.client.is_mid_chunk();
             if let Some(told) = self.told[n] {
                 assert_eq!(guest.client.wire.borrow().writes, 0, "a long-poll is written to by others");

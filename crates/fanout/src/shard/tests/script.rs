@@ -59,6 +59,8 @@ pub(super) struct Client {
     data: Vec<u8>,
     /// What each chunk held: whether data, and what the last control event in it said.
     pub(super) seen: Vec<Seen>,
+    /// Why it may not go on, if it was told so.
+    pub(super) unauthorized: Option<String>,
     pub(super) has_ended: bool,
 }
 
@@ -181,6 +183,7 @@ impl Client {
             at: at.seq,
             data: Vec::new(),
             seen: Vec::new(),
+            unauthorized: None,
             has_ended: false,
         }
     }
@@ -235,6 +238,7 @@ impl Client {
                         data: seen.data,
                     };
                 }
+                DurableEvent::Unauthorized { reason } => self.unauthorized = Some(reason),
                 other @ (DurableEvent::Reset { .. } | DurableEvent::Gone) => panic!("{other:?} from a shard"),
             }
         }

@@ -2,9 +2,10 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -16,11 +17,14 @@ use tailwater_log::Visibility;
 use tailwater_protocol::{
     ContentKind, ContentType, Lifetime, Offset,
     cursor::{EPOCH_MS, INTERVAL_MS},
+    sse::Lapse,
 };
 use tailwater_upstream::StreamKey;
 
 use super::{
-    super::{Arrival, Departure, Moment, Resume, Seat, Shard, ShardConfig, TICK, Wants, line::Bell, slot::SlotId},
+    super::{
+        Arrival, Departure, Judge, Moment, Resume, Seat, Shard, ShardConfig, TICK, Wants, line::Bell, slot::SlotId,
+    },
     script::{Client, Log, Socket, Wire},
 };
 use crate::{
@@ -48,6 +52,10 @@ pub(super) struct World {
     /// How often the shard was woken.
     pub(super) woken: Arc<AtomicUsize>,
     pub(super) arrived: usize,
+    /// Who may not go on, by number, and why.
+    pub(super) lapsed: Arc<Mutex<HashMap<usize, Lapse>>>,
+    /// How often it was asked whether somebody may go on.
+    pub(super) asked: Arc<AtomicUsize>,
 }
 
 /// A stream, with what it has been given.
@@ -73,6 +81,8 @@ pub(super) struct Coming {
     pub(super) cursor: u64,
     pub(super) greet: bool,
     pub(super) lasts: Duration,
+    /// When its reader may not go on, if ever.
+    pub(super) expires: Option<Duration>,
     pub(super) room: usize,
     /// What it waits for; events, unless it says something else.
     pub(super) wants: Option<Wants>,
@@ -80,7 +90,7 @@ pub(super) struct Coming {
 
 impl Default for Coming {
     fn default() -> Self {
-        Self { cursor: 0, greet: false, lasts: Duration::from_secs(3600), room: usize::MAX, wants: None }
+        Self { cursor: 0, greet: false, lasts: Duration::from_secs(3600), expires: None, room: usize::MAX, wants: None }
     }
 }
 
@@ -103,14 +113,22 @@ impl World {
             counter.fetch_add(1, Ordering::Relaxed);
         }));
         let now = Moment { at: Instant::now(), unix_ms: EPOCH_MS + CURSOR * INTERVAL_MS };
+        let (lapsed, asked) = (Arc::<Mutex<HashMap<usize, Lapse>>>::default(), Arc::<AtomicUsize>::default());
+        let (list, count) = (Arc::clone(&lapsed), Arc::clone(&asked));
+        let judge: Judge<usize> = Arc::new(move |number| {
+            count.fetch_add(1, Ordering::Relaxed);
+            list.lock().unwrap().get(number).copied()
+        });
         Self {
-            shard: Shard::new(settings(), metrics.clone(), bell, now.at),
+            shard: Shard::new(settings(), metrics.clone(), bell, now.at).judged_by(judge),
             now,
             metrics,
             live: IntGauge::new("live", "live").unwrap(),
             pool: RingPool::new(1 << 24, IntGauge::new("ring", "ring").unwrap()),
             woken,
             arrived: 0,
+            lapsed,
+            asked,
         }
     }
 
@@ -149,6 +167,7 @@ impl World {
             seat,
             cursor: coming.cursor,
             ends_at: self.now.at + coming.lasts,
+            expires_at: coming.expires.map(|lasts| self.now.at + lasts),
             wants: coming.wants.unwrap_or(Wants::Events { greet: coming.greet }),
             unread: Bytes::new(),
             luggage: self.arrived,
@@ -170,7 +189,8 @@ impl World {
             panic!("it does not come back")
         };
         let seat = stream.seat(stands.stand, stream.feed.turns(), &self.live);
-        let arrival = Arrival { socket, seat, cursor, ends_at, wants: Wants::Events { greet: false }, unread, luggage };
+        let wants = Wants::Events { greet: false };
+        let arrival = Arrival { socket, seat, cursor, ends_at, expires_at: None, wants, unread, luggage };
         (luggage, self.shard.arrive(arrival, self.now))
     }
 
@@ -185,8 +205,22 @@ impl World {
     ) -> Option<SlotId> {
         let seat = stream.seat(stand, stream.feed.turns(), &self.live);
         let ends_at = self.now.at + lasts;
-        let arrival = Arrival { socket, seat, cursor: 0, ends_at, wants: Wants::Answer, unread: Bytes::new(), luggage };
+        let (wants, unread) = (Wants::Answer, Bytes::new());
+        let arrival = Arrival { socket, seat, cursor: 0, ends_at, expires_at: None, wants, unread, luggage };
         self.shard.arrive(arrival, self.now)
+    }
+
+    /// A reader may not go on any more; nobody is told.
+    pub(super) fn withdraw(&self, number: usize, why: Lapse) {
+        self.lapsed.lock().unwrap().insert(number, why);
+    }
+
+    /// A whole review.
+    pub(super) fn review(&mut self) {
+        self.shard.review();
+        while self.shard.is_reviewing() {
+            self.shard.review_part(self.now);
+        }
     }
 
     /// The shard hears its bell.

@@ -1,0 +1,153 @@
+//! What a live answer stands on: the token that it was asked for with, or a project that shows its stream to everybody. It
+//! ends with the token, and when that is revoked, and says so.
+//!
+//! A request is judged when it comes. What lasts is judged again when its token expires, and when projects, keys or
+//! revocations have changed, but not for each message. However often they change, nobody looks again sooner than after
+//! [`LOOK_AGAIN`], so that is how long a message may still go out behind a change.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use tailwater_auth::{Act, Grant, Refusal, Ruling, TicketId, TokenError, decide};
+use tailwater_protocol::{ProjectId, sse::Lapse};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{app::Ambient, guard::Guard};
+
+/// How long after one look at what has changed the next one is.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What an answer stands on.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    guard: Guard,
+    who: Who,
+    stream: Arc<str>,
+    /// Whether the asker has a right of his own to read the stream, whoever may read it besides.
+    has_right: bool,
+    /// When the token expires; `None` where that is never.
+    ends_at: Option<Instant>,
+    ambient: Ambient,
+}
+
+/// Who has asked.
+#[derive(Debug)]
+pub(crate) enum Who {
+    /// Somebody with a token.
+    Bearer {
+        /// What it lets him do.
+        grant: Arc<Grant>,
+        /// What he has brought in its place.
+        ticket: Option<TicketId>,
+    },
+    /// Anybody, in this project.
+    Anybody(ProjectId),
+}
+
+/// A wait for the end of what an answer stands on, and for what a request that comes then is refused with. Made once for an answer, so that waiting costs nothing anew for each
+/// message.
+pub(crate) type Vigil = Pin<Box<dyn Future<Output = Refusal> + Send>>;
+
+impl Standing {
+    pub(crate) fn new(guard: Guard, who: Who, stream: Arc<str>, has_right: bool, ambient: Ambient) -> Self {
+        let ends_at = match &who {
+            Who::Bearer { grant, .. } => {
+                // The first moment that is refused to a new request.
+                let end_ms = grant.expires_at.saturating_add(guard.skew()).saturating_mul(1000);
+                Instant::now().checked_add(Duration::from_millis(end_ms.saturating_sub(ambient.now())))
+            }
+            Who::Anybody(_) => None,
+        };
+        Self { guard, who, stream, has_right, ends_at, ambient }
+    }
+
+    /// When the token expires.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        self.ends_at
+    }
+
+    /// Whether the answer may go on now.
+    ///
+    /// # Errors
+    /// What a request that came now would be refused with.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        let projects = self.guard.projects();
+        match &self.who {
+            Who::Anybody(project) => projects.get(project).map(drop).ok_or(Refusal::NoToken),
+            Who::Bearer { grant, ticket } => {
+                // The clock of the world may have been set back meanwhile, which makes no token younger than it was.
+                if self.ends_at.is_some_and(|end| end <= Instant::now()) {
+                    return Err(TokenError::Expired.into());
+                }
+                match self.guard.counts(grant, *ticket, self.ambient.now()) {
+                    Ok(()) | Err(TokenError::NotYet) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                let project = projects.get(&grant.project).ok_or(TokenError::Unverified)?;
+                match decide(Act::Read(&self.stream), Some(grant), project.writers) {
+                    Ruling::IfPublic(refusal) | Ruling::Refused(refusal) if self.has_right => Err(refusal),
+                    Ruling::Allowed | Ruling::IfPublic(_) | Ruling::Refused(_) => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Waits until the answer may not go on.
+    pub(crate) fn vigil(self: Arc<Self>) -> Vigil {
+        Box::pin(async move { self.falls().await })
+    }
+
+    async fn falls(&self) -> Refusal {
+        // Before the first look: whatever it does not see yet rings afterwards.
+        let mut changes = self.guard.changes();
+        let mut expires = pin!(self.expires());
+        let mut again = Instant::now();
+        loop {
+            if let Err(refusal) = self.check() {
+                return refusal;
+            }
+            let has_changed = async {
+                // It cannot fail: the guard has the other end.
+                drop(changes.changed().await);
+                if Instant::now() < again {
+                    sleep_until(again).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = &mut expires => return TokenError::Expired.into(),
+                () = has_changed => {}
+            }
+            // All that came meanwhile is seen by one look.
+            changes.mark_unchanged();
+            again = Instant::now() + LOOK_AGAIN;
+        }
+    }
+
+    async fn expires(&self) {
+        match self.ends_at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Waits for the end of what an answer stands on, if there is one. Cancel safe: the vigil goes on. It is not asked again
+/// behind its end.
+pub(crate) async fn end_of(vigil: &mut Option<Vigil>) -> Refusal {
+    match vigil {
+        Some(vigil) => vigil.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a reader of events is told of it. Why exactly, he learns by a status when he comes back.
+pub(crate) fn lapse_of(refusal: Refusal) -> Lapse {
+    match refusal {
+        Refusal::Token(TokenError::Expired) => Lapse::Expired,
+        Refusal::NoToken | Refusal::Token(_) | Refusal::Scope(_) | Refusal::Stream | Refusal::Hidden => Lapse::Revoked,
+    }
+}

@@ -82,6 +82,31 @@ async function write(url) {
   return session.json();
 }
 
+/** Gets a ticket for a stream with a token, as an application's page would. */
+async function ticketFor(gateway, token, stream) {
+  const body = JSON.stringify({ stream, origin: location.origin });
+  const answer = await fetch(`${gateway}/v1/ticket`, { method: "POST", headers: { authorization: `Bearer ${token}` }, body });
+  return { status: answer.status, ...(await answer.json()) };
+}
+
+/** Follows a stream with the browser's own EventSource and a ticket, and reports its responses and their ends, too. */
+function followByTicket(reader, url, ticket, offset) {
+  const source = new EventSource(`${url}?offset=${offset}&live=sse&ticket=${ticket}`);
+  let at = offset;
+  source.addEventListener("open", () => report(reader, { opened: true }));
+  source.addEventListener("data", ({ data }) => {
+    for (const { n } of JSON.parse(data)) report(reader, { n });
+  });
+  source.addEventListener("control", ({ lastEventId }) => {
+    at = lastEventId;
+  });
+  source.addEventListener("error", () => {
+    report(reader, source.readyState === EventSource.CLOSED ? { ended: true, at } : { cut: true });
+  });
+  leaving.set(reader, new AbortController());
+  leaving.get(reader).signal.addEventListener("abort", () => source.close());
+}
+
 /** A request, and what a script of another origin can see of the answer. */
 async function ask(url, method, headers, body) {
   const answer = await fetch(url, { method, headers, body });
@@ -92,4 +117,4 @@ async function ask(url, method, headers, body) {
   return seen;
 }
 
-Object.assign(globalThis, { follow, leave, write, ask });
+Object.assign(globalThis, { follow, followByTicket, ticketFor, leave, write, ask });

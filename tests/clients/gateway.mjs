@@ -6,8 +6,10 @@ import { startGateway, startStore } from "../conformance/gateway.mjs";
 
 const ROOT = path.join(import.meta.dirname, "../..");
 const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? "target");
-const LOGS = process.env.LOGS ?? path.join(TARGET, "test-logs");
-const BINARY = process.env.TAILWATER_BIN ?? path.join(TARGET, "release/tailwater");
+/** Where the logs of programs are. */
+export const LOGS = process.env.LOGS ?? path.join(TARGET, "test-logs");
+/** The program. */
+export const BINARY = process.env.TAILWATER_BIN ?? path.join(TARGET, "release/tailwater");
 
 /** How long a response of Server-Sent Events lasts on a gateway that rotates, give or take a tenth. */
 export const ROTATING = ["--sse-lifetime", "1s"];

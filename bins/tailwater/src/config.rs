@@ -64,6 +64,8 @@ pub(crate) struct Trust {
     pub(crate) skew: Duration,
     /// What holds the credential of who may administer all projects.
     pub(crate) operator: Option<PathBuf>,
+    /// What holds the gateway's own secrets for tickets.
+    pub(crate) ticket_secrets: Option<PathBuf>,
 }
 
 /// An embedded store alone.
@@ -335,7 +337,8 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
             if skew > MAX_TOKEN_SKEW {
                 return Err(refused("token-skew", &format!("must be {} at most", Span(MAX_TOKEN_SKEW))));
             }
-            Ok(Some(Trust { projects: projects.clone(), skew, operator: settings.admin_token_file.clone() }))
+            let (operator, ticket_secrets) = (settings.admin_token_file.clone(), settings.ticket_secret_file.clone());
+            Ok(Some(Trust { projects: projects.clone(), skew, operator, ticket_secrets }))
         }
         (Some(AuthMode::Required), None, _) => {
             Err(refused("projects", &"is not given, and with auth required nobody could do anything"))
@@ -348,6 +351,9 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
         }
         (_, None, _) if settings.admin_token_file.is_some() => {
             Err(refused("admin-token-file", &"is for auth required, and there are no projects to administer"))
+        }
+        (_, None, _) if settings.ticket_secret_file.is_some() => {
+            Err(refused("ticket-secret-file", &"is for auth required, and nobody needs a ticket"))
         }
         (Some(AuthMode::Open), None, _) | (None, None, None) => Ok(None),
         (None, None, Some(address)) => Err(refused(
@@ -596,6 +602,7 @@ mod tests {
             ("projects = 'p'\ntoken-skew = '11m'", "token-skew"),
             ("token-skew = '1s'", "token-skew"),
             ("admin-token-file = 'f'", "admin-token-file"),
+            ("ticket-secret-file = 'f'", "ticket-secret-file"),
             ("listen = ['127.0.0.1:1', '0.0.0.0:1']", "auth"),
             ("listen = ['[::]:1']", "auth"),
             ("send-buffer = '1KiB'", "send-buffer"),
@@ -632,7 +639,8 @@ mod tests {
     #[test]
     fn everybody_may_do_everything_only_on_loopback_unless_that_is_said() {
         let trust = |projects: &str, seconds| {
-            Some(Trust { projects: projects.into(), skew: Duration::from_secs(seconds), operator: None })
+            let skew = Duration::from_secs(seconds);
+            Some(Trust { projects: projects.into(), skew, operator: None, ticket_secrets: None })
         };
         let table = [
             ("", None),

@@ -1,6 +1,7 @@
 //! Runs a gateway, or a store alone, until it is told to stop.
 
 use std::{
+    fs,
     io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -8,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use prometheus::{Registry, process_collector::ProcessCollector};
-use tailwater_auth::{Operator, Projects};
+use tailwater_auth::{MAX_TICKET_SECRETS, Operator, Projects, TicketSecrets};
 use tailwater_fanout::{Gateway, Seed};
 use tailwater_s2::Placement;
 use tailwater_server::{Ambient, App, Auth, Guard, Metrics, Parts, Server, Tls};
@@ -20,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zeroize::Zeroizing;
 
 use crate::{
     config::{Serve, StoreAlone},
@@ -66,6 +68,8 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
         invitation.project = first.map(|id| (id, trust.projects.clone()));
         config.placement = placed(config.placement, &guard.projects())?;
         config.server.operator = trust.operator.as_deref().map(operator).transpose()?;
+        config.server.ticket_secrets =
+            trust.ticket_secrets.as_deref().map(ticket_secrets).transpose()?.unwrap_or_default();
         config.server.auth = Auth::Required(guard);
     }
     let listeners = bind(&config)?;
@@ -148,6 +152,17 @@ fn operator(file: &Path) -> anyhow::Result<Operator> {
     Operator::new(credential.reveal()).with_context(|| format!("the credential in {}", file.display()))
 }
 
+/// What signs tickets where projects cannot: the lines of a file, of which the first signs and all verify.
+fn ticket_secrets(file: &Path) -> anyhow::Result<TicketSecrets> {
+    let text = fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.with_context(|| format!("the secrets for tickets in {} cannot be read", file.display()))?;
+    let secrets: Vec<&[u8]> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::as_bytes).collect();
+    if !(1..=MAX_TICKET_SECRETS).contains(&secrets.len()) {
+        bail!("{} must have one to {MAX_TICKET_SECRETS} secrets for tickets, one a line", file.display());
+    }
+    TicketSecrets::new(secrets).with_context(|| format!("the secrets for tickets in {}", file.display()))
+}
+
 fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &config.listen {
@@ -223,5 +238,27 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_for_tickets_are_lines_of_a_file_which_no_error_repeats() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |text: &str| {
+            fs::write(file.path(), text).unwrap();
+            ticket_secrets(file.path()).map(|secrets| format!("{secrets:?}")).map_err(|error| format!("{error:#}"))
+        };
+        let secret = "hunter2".repeat(5);
+        assert_eq!(read(&secret), Ok("TicketSecrets(1 of them)".to_owned()));
+        assert_eq!(read(&format!("\n {secret}\r\n\n{secret}x\n")), Ok("TicketSecrets(2 of them)".to_owned()));
+        for text in [String::new(), "\n".to_owned(), "hunter2".to_owned(), format!("{secret}\n").repeat(5)] {
+            let fault = read(&text).unwrap_err();
+            assert!(fault.contains("secrets for tickets") && !fault.contains("hunter2"), "{fault}");
+        }
+        assert!(ticket_secrets(Path::new("nowhere")).is_err());
     }
 }

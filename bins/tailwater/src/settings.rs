@@ -45,6 +45,10 @@ pub(crate) struct ServeSettings {
     /// The file that holds the credential with which all projects can be administered; 32 characters at least
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
+    /// The file that holds secrets for tickets of projects that have public keys alone, the same on all gateways: 32 characters
+    /// at least, one a line, of which the first signs and all verify
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_secret_file: Option<PathBuf>,
     /// Keep the data in memory: it is gone with the process
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) memory: Option<bool>,
@@ -324,6 +328,7 @@ impl Layer for ServeSettings {
             projects: self.projects.or(weaker.projects),
             token_skew: self.token_skew.or(weaker.token_skew),
             admin_token_file: self.admin_token_file.or(weaker.admin_token_file),
+            ticket_secret_file: self.ticket_secret_file.or(weaker.ticket_secret_file),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
             bucket: self.bucket.or(weaker.bucket),

@@ -16,6 +16,7 @@ use crate::{
     pattern::Streams,
     project::Writers,
     scope::Scope,
+    ticket::TicketError,
     token::{Grant, TokenError},
 };
 
@@ -50,6 +51,9 @@ pub enum Refusal {
     /// The token does not count.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The ticket does not count.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
     /// The token is for other things.
     #[error("this needs a token with the scope `{0}`")]
     Scope(Scope),
@@ -97,7 +101,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::NoToken | Self::Token(_) => 401,
+            Self::NoToken | Self::Token(_) | Self::Ticket(_) => 401,
             Self::Scope(_) | Self::Stream => 403,
             Self::Hidden => 404,
         }

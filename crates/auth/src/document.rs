@@ -5,6 +5,7 @@
 //! id = "chat"
 //! visibility = "private"                  # of streams whose creator does not say; private without it
 //! origins = ["https://app.example"]       # whose pages may see answers; none without it
+//! cookie = "__Host-session"               # where pages may have their tokens beside a header; nowhere without it
 //! writers-read = false                    # whether a token that may write may read, too
 //! audience = "tailwater"                  # what `aud` must name, if given
 //! issuer = "https://login.example"        # what `iss` must be, if given
@@ -36,6 +37,7 @@ use tailwater_protocol::{ProjectId, Visibility};
 use zeroize::Zeroizing;
 
 use crate::{
+    cookie::{CookieName, MAX_COOKIE_NAME},
     key::{Algorithm, Key, KeyError, KeyId, SecretText},
     keys::{Keys, KeysError},
     origin::{OriginError, Origins},
@@ -110,6 +112,9 @@ pub enum ProjectFault {
     /// `origins`.
     #[error("`origins`: {0}")]
     Origins(#[from] OriginError),
+    /// `cookie`.
+    #[error("`cookie` is no name of one: 1 to {MAX_COOKIE_NAME} letters, digits and such as `-`, `_` and `.`")]
+    Cookie,
     /// `basin`.
     #[error("`basin` is no name of one: 8 to 48 of `a-z 0-9 -`, from a letter or digit to a letter or digit")]
     Basin,
@@ -133,6 +138,7 @@ struct ProjectTable {
     visibility: VisibilityWord,
     #[serde(default)]
     origins: Vec<String>,
+    cookie: Option<String>,
     #[serde(default)]
     writers_read: bool,
     audience: Option<String>,
@@ -232,6 +238,7 @@ impl ProjectTable {
             },
             writers: if self.writers_read { Writers::ReadToo } else { Writers::WriteOnly },
             origins: Origins::parse(self.origins.iter().map(String::as_str))?,
+            cookie: self.cookie.map(|name| CookieName::parse(&name).ok_or(ProjectFault::Cookie)).transpose()?,
             revoked: self.revoked.into_iter().collect(),
             basin: self.basin.map(|name| BasinName::parse(&name).ok_or(ProjectFault::Basin)).transpose()?,
             limits: Limits { body: self.max_body, readers_per_stream: self.max_readers_per_stream },

@@ -17,6 +17,7 @@
 //! | [`operator`] | who runs the gateway, and may administer all projects |
 //! | [`origin`] | which pages of other origins may see answers |
 //! | `cache` | tokens that were verified before |
+//! | [`cookie`] | tokens that a browser sends by itself, and when they count |
 //! | [`mint`](mod@mint), [`inspect`](mod@inspect) | making tokens, and looking into them |
 //! | [`register`] | what was revoked, and projects made at run time: the fold of a log |
 //! | [`quota`], [`fair`] | how much projects and principals may ask for; whose turn it is when a pod is nearly full |
@@ -40,6 +41,7 @@
 
 pub mod access;
 mod cache;
+pub mod cookie;
 mod der;
 pub mod document;
 pub mod fair;
@@ -64,6 +66,7 @@ pub mod token;
 pub mod wire;
 
 pub use access::{Act, Refusal, Ruling, decide};
+pub use cookie::CookieName;
 pub use document::{DocumentError, File};
 pub use fair::{Claim, Turn, turn};
 pub use inspect::{Inspection, inspect};
@@ -80,5 +83,7 @@ pub use quota::{Asker, Cost, Exceeded, Meter, Quotas};
 pub use register::{Record, Register, RegisterError};
 pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};
-pub use ticket::{Admission, Arrival, IssueError, Purpose, TicketError, TicketId, TicketSecrets, TicketText};
+pub use ticket::{
+    Admission, Arrival, IssueError, MAX_TICKET_SECRETS, Purpose, TicketError, TicketId, TicketSecrets, TicketText,
+};
 pub use token::{Grant, MAX_TOKEN, Moment, TokenError};

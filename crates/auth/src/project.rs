@@ -5,6 +5,7 @@ use std::{collections::HashSet, fmt, num::NonZeroUsize};
 use tailwater_protocol::{ProjectId, Visibility};
 
 use crate::{
+    cookie::CookieName,
     key::Key,
     keys::Keys,
     origin::Origins,
@@ -28,6 +29,8 @@ pub struct Project {
     pub writers: Writers,
     /// Which pages may see its answers.
     pub origins: Origins,
+    /// The cookie in which pages may have their tokens, if there is one.
+    pub cookie: Option<CookieName>,
     /// The `jti` of tokens that count no more.
     pub revoked: HashSet<String>,
     /// The basin of S2 that is its own, if it has been given one.
@@ -97,6 +100,7 @@ impl Project {
             visibility: Visibility::Private,
             writers: Writers::default(),
             origins: Origins::default(),
+            cookie: None,
             revoked: HashSet::new(),
             basin: None,
             limits: Limits::default(),

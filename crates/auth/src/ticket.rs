@@ -204,7 +204,7 @@ pub fn issue(purpose: &Purpose<'_>, grant: &Grant, now: u64, id: TicketId) -> Re
     if !is_origin(origin) {
         return Err(IssueError::Origin);
     }
-    let expires_at = grant.expires_at.min(now.saturating_add(MAX_LIFE));
+    let expires_at = expiry(grant, now);
     if expires_at <= now {
         return Err(IssueError::Expired);
     }
@@ -214,6 +214,22 @@ pub fn issue(purpose: &Purpose<'_>, grant: &Grant, now: u64, id: TicketId) -> Re
     let signing = project.keys.first().signing().or_else(|| secrets.signing(&project.id));
     let signature = signing.and_then(|key| key.sign(&purpose.signed(&carried))).ok_or(IssueError::NoSecret)?;
     Ok(TicketText(Zeroizing::new(URL_SAFE_NO_PAD.encode(&carried) + &signature)))
+}
+
+/// When a ticket ends that is issued now to who has this token's rights.
+#[must_use]
+pub fn expiry(grant: &Grant, now: u64) -> u64 {
+    grant.expires_at.min(now.saturating_add(MAX_LIFE))
+}
+
+/// Whether a text has the form of a ticket. [`admit`] asks that first, too; who asks it before he looks for the project
+/// gives the same answers whether there is one or not.
+///
+/// # Errors
+/// [`TicketError::TooLong`], [`TicketError::Form`].
+pub fn check_form(ticket: &str) -> Result<(), TicketError> {
+    let (bytes, _) = taken_apart(ticket)?;
+    Carried::decode(&bytes).map_err(|_| TicketError::Form).map(drop)
 }
 
 /// What a ticket lets its bearer do at this moment. `origin` is that of the page that asks, if the request tells (see
@@ -232,12 +248,7 @@ pub fn admit(
     is_issuers: impl FnOnce(KeyPrint) -> bool,
 ) -> Result<Admission, TicketError> {
     let Purpose { project, secrets, .. } = *purpose;
-    if ticket.len() > MAX_TICKET {
-        return Err(TicketError::TooLong);
-    }
-    let (payload, signature) =
-        ticket.len().checked_sub(SIGNATURE).and_then(|at| ticket.split_at_checked(at)).ok_or(TicketError::Form)?;
-    let bytes = URL_SAFE_NO_PAD.decode(payload).map_err(|_| TicketError::Form)?;
+    let (bytes, signature) = taken_apart(ticket)?;
     let carried = Carried::decode(&bytes).map_err(|_| TicketError::Form)?;
     let signed = purpose.signed(&bytes);
     let mut own = project.keys.iter().filter(|key| key.algorithm().is_symmetric());
@@ -279,6 +290,16 @@ pub fn page_of<'r>(
     own: Option<&'r str>,
 ) -> Result<&'r str, TicketError> {
     origin.or_else(|| own.filter(|_| fetch_site == Some("same-origin"))).ok_or(TicketError::NoOrigin)
+}
+
+/// What a ticket carries, and its signature.
+fn taken_apart(ticket: &str) -> Result<(Vec<u8>, &str), TicketError> {
+    if ticket.len() > MAX_TICKET {
+        return Err(TicketError::TooLong);
+    }
+    let (payload, signature) =
+        ticket.len().checked_sub(SIGNATURE).and_then(|at| ticket.split_at_checked(at)).ok_or(TicketError::Form)?;
+    Ok((URL_SAFE_NO_PAD.decode(payload).map_err(|_| TicketError::Form)?, signature))
 }
 
 impl Purpose<'_> {

@@ -7,6 +7,8 @@ use std::fmt;
 
 /// The longest excerpt, in characters, the dots of a cut one not counted.
 pub const MAX_EXCERPT: usize = 64;
+/// The longest run of what tokens and tickets are made of that an excerpt shows. An offset has 33 characters.
+pub const MAX_RUN: usize = 40;
 
 /// A malformed request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -174,7 +176,7 @@ pub enum NameFault {
 }
 
 /// A short look at what a client sent: printable ASCII, at most [`MAX_EXCERPT`] characters and three dots where it was
-/// cut.
+/// cut. It is cut before what could be a token or a ticket in a wrong place: errors are shown to more people than URLs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt(Box<str>);
 
@@ -182,14 +184,19 @@ impl Excerpt {
     /// Escapes and cuts `raw`. An escape is never cut in two.
     #[must_use]
     pub fn new(raw: &str) -> Self {
+        let harmless = without_long_runs(raw);
         let mut shown = String::new();
-        for c in raw.chars() {
+        let mut is_cut = harmless.len() < raw.len();
+        for c in harmless.chars() {
             let escaped = c.escape_default();
             if shown.len() + escaped.len() > MAX_EXCERPT {
-                shown.push_str("...");
+                is_cut = true;
                 break;
             }
             shown.extend(escaped);
+        }
+        if is_cut {
+            shown.push_str("...");
         }
         Self(shown.into_boxed_str())
     }
@@ -205,6 +212,19 @@ impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What stands before the first run that is longer than [`MAX_RUN`].
+fn without_long_runs(raw: &str) -> &str {
+    let is_of_run = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let mut start = 0;
+    for run in raw.as_bytes().split(|byte| !is_of_run(*byte)) {
+        if run.len() > MAX_RUN {
+            return &raw[..start];
+        }
+        start += run.len() + 1;
+    }
+    raw
 }
 
 impl BadRequest {
@@ -307,9 +327,13 @@ mod tests {
             ("abc", "abc".to_owned()),
             ("a\r\nb\0", "a\\r\\nb\\u{0}".to_owned()),
             ("\u{e9}", "\\u{e9}".to_owned()),
-            (&"a".repeat(64), "a".repeat(64)),
-            (&"a".repeat(65), format!("{}...", "a".repeat(64))),
-            (&format!("{}\n", "a".repeat(63)), format!("{}...", "a".repeat(63))),
+            (&"a ".repeat(32), "a ".repeat(32)),
+            (&format!("{}a", "a ".repeat(32)), format!("{}...", "a ".repeat(32))),
+            (&format!("{} \n", "a ".repeat(31)), format!("{} ...", "a ".repeat(31))),
+            (&"a".repeat(40), "a".repeat(40)),
+            (&"a".repeat(41), "...".to_owned()),
+            (&format!("sse&ticket={}", "A-_9".repeat(11)), "sse&ticket=...".to_owned()),
+            (&format!("\u{e9}{}\u{e9}", "a.b".repeat(14)), "\\u{e9}...".to_owned()),
         ];
         for (raw, shown) in table {
             assert_eq!(Excerpt::new(raw).as_str(), shown);
@@ -322,6 +346,12 @@ mod tests {
             let shown = Excerpt::new(&raw);
             prop_assert!(shown.as_str().len() <= MAX_EXCERPT + 3);
             prop_assert!(shown.as_str().bytes().all(|b| (0x20..0x7f).contains(&b)));
+        }
+
+        #[test]
+        fn no_excerpt_shows_a_ticket(before in "\\PC{0,12}", ticket in "[A-Za-z0-9_-]{60,100}", after in "\\PC{0,12}") {
+            let shown = Excerpt::new(&format!("{before}{ticket}{after}"));
+            prop_assert!(!(0..ticket.len() - 12).any(|at| shown.as_str().contains(&ticket[at..at + 12])));
         }
     }
 }

@@ -309,6 +309,7 @@ fn shown(project: &Project) -> Value {
         "visibility": project.visibility.as_str(),
         "writersRead": project.writers == Writers::ReadToo,
         "origins": origins,
+        "cookie": project.cookie.as_ref().map(ToString::to_string),
         "audience": project.audience,
         "issuer": project.issuer,
         "basin": project.basin.as_ref().map(ToString::to_string),
@@ -324,7 +325,8 @@ fn keys_of(project: &Project) -> Value {
     json!({ "keys": project.keys.iter().enumerate().map(key).collect::<Vec<_>>() })
 }
 
-fn said(status: StatusCode, value: &Value) -> Response {
+/// An answer that is for who has asked alone.
+pub(crate) fn said(status: StatusCode, value: &Value) -> Response {
     let mut response = Response::new(value.to_string().into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -38,6 +38,8 @@ pub struct Ambient {
     pub now_ms: fn() -> u64,
     /// Any number, for jitter.
     pub random: fn() -> u64,
+    /// Fills bytes that nobody can guess.
+    pub secret: fn(&mut [u8]),
 }
 
 /// The handlers' state; a cheap clone.
@@ -89,9 +91,9 @@ impl std::ops::Deref for App {
 }
 
 impl Default for Ambient {
-    /// The system's clock and the thread's random numbers.
+    /// The system's clock and the thread's random numbers, which are fit for secrets.
     fn default() -> Self {
-        Self { now_ms: system_ms, random: rand::random::<u64> }
+        Self { now_ms: system_ms, random: rand::random::<u64>, secret: |bytes| rand::fill(bytes) }
     }
 }
 

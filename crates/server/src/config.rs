@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroUsize, str::FromStr, thread, time::Duration};
 
 use http::Uri;
-use tailwater_auth::Operator;
+use tailwater_auth::{Operator, TicketSecrets};
 use tailwater_protocol::{Addressing, ProjectId};
 
 use crate::{client_address::TrustedProxies, guard::Auth, tls::Tls};
@@ -66,6 +66,8 @@ pub struct Config {
     pub auth: Auth,
     /// Who may administer all projects, if anybody; where tokens are asked for.
     pub operator: Option<Operator>,
+    /// What signs the tickets of projects whose keys do not sign. The same on all gateways, or a ticket counts on one alone.
+    pub ticket_secrets: TicketSecrets,
 }
 
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
@@ -115,6 +117,7 @@ impl Default for Config {
             tls: None,
             auth: Auth::Open,
             operator: None,
+            ticket_secrets: TicketSecrets::default(),
         }
     }
 }

@@ -1,26 +1,32 @@
 //! Headers that every response has (protocol, section 12.7; the Fetch standard, section 3.2; RFC 9110, section 12.5.5).
 //!
 //! Where everybody may do everything, any origin may ask: what a stream shows is decided by who asks, not by which page
-//! does it, and no cookie is ever looked at. Where tokens are asked for, a project names the origins whose pages may see
-//! its answers, and none without that. A script that may see an answer sees every header of the protocol. Credentials of
-//! the browser are allowed to nobody.
+//! does it, and no cookie is looked at. Where tokens are asked for, a project names the origins whose pages may see its
+//! answers, and none without that. A script that may see an answer sees every header of the protocol. Credentials of the
+//! browser are allowed where the project names a cookie, to pages of an origin that it names, for reading.
 //!
-//! A guarded answer says what it depends on: on the origin, unless every origin is allowed; on the token, unless it is
-//! public. It says so of a project that does not exist, too.
+//! A guarded answer says what it depends on: on the origin, unless every origin is allowed or the answer is public; on what
+//! shows who asks, unless it is public. It says so of a project that does not exist, and of one without a cookie, too.
+//!
+//! What a stream holds was written by somebody who need not be trusted, and may call itself a page. Opened as one it is
+//! given an origin of its own and no scripts (`Content-Security-Policy: sandbox`): in the gateway's origin it would read, with
+//! the reader's cookie, what the reader may.
 
 use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use tailwater_auth::Sharing;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use tailwater_auth::{Project, Sharing};
 use tailwater_protocol::{headers, path::STREAM_ROOT};
 
-use crate::{app::App, guard::Auth, problem::STREAM_EARLIEST_OFFSET, request::stream_path};
+use crate::{app::App, guard::Auth, problem::STREAM_EARLIEST_OFFSET, request::stream_path, tickets};
 
 /// The methods of a stream, and of everything else here.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 /// How long a browser may remember the answer to a preflight, in seconds. Browsers allow hours at most.
 const PREFLIGHT_SECONDS: &str = "7200";
+/// What an answer depends on besides the origin, unless it is public.
+const WHO: &str = "authorization, cookie, sec-fetch-site";
 
 static EXPOSED: LazyLock<HeaderValue> =
     LazyLock::new(|| list([headers::EXPOSED, &[STREAM_EARLIEST_OFFSET]].concat().as_slice()));
@@ -32,6 +38,8 @@ pub(crate) struct Cors {
     shared: Shared,
     /// Whether the answer may depend on a token.
     guarded: bool,
+    /// Whether a page may have its browser send the project's cookie.
+    with_cookie: bool,
 }
 
 /// Which pages may see a response.
@@ -47,15 +55,32 @@ enum Shared {
 
 impl Cors {
     /// What the response to a request says.
-    pub(crate) fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Self {
+    pub(crate) fn of(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
         let Auth::Required(guard) = &app.config.auth else {
-            return Self { shared: Shared::WithAll, guarded: false };
+            return Self { shared: Shared::WithAll, guarded: false, with_cookie: false };
         };
+        if uri.path() == tickets::PATH && method == Method::OPTIONS {
+            return Self { shared: Shared::WithAll, guarded: true, with_cookie: false };
+        }
         if !uri.path().starts_with(STREAM_ROOT) {
-            return Self { shared: Shared::WithNone, guarded: false };
+            return Self { shared: Shared::WithNone, guarded: false, with_cookie: false };
         }
         let projects = guard.projects();
         let project = stream_path(uri, &app.config).ok().and_then(|path| projects.get(&path.project));
+        let cors = Self::of_project(project, headers);
+        // A preflight is about the method that it names.
+        let meant = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| method == Method::OPTIONS);
+        let reads = match meant {
+            Some(meant) => meant == "GET" || meant == "HEAD",
+            None => [Method::GET, Method::HEAD].contains(method),
+        };
+        let has_cookie = project.is_some_and(|project| project.cookie.is_some());
+        let with_cookie = has_cookie && reads && matches!(cors.shared, Shared::With(_));
+        Self { with_cookie, ..cors }
+    }
+
+    /// What a response says that is about a project, or about one that is not there.
+    pub(crate) fn of_project(project: Option<&Project>, headers: &HeaderMap) -> Self {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         let origin = origins.next().filter(|_| origins.next().is_none());
         let sharing = project.map_or(Sharing::None, |project| project.origins.share(origin.map(HeaderValue::as_bytes)));
@@ -64,12 +89,15 @@ impl Cors {
             (Sharing::This(_), Some(origin)) => Shared::With(origin.clone()),
             (Sharing::This(_) | Sharing::NotThis | Sharing::None, _) => Shared::WithNone,
         };
-        Self { shared, guarded: true }
+        Self { shared, guarded: true, with_cookie: false }
     }
 
     /// Adds what every response has.
     pub(crate) fn adorn(&self, headers: &mut HeaderMap) {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+        // What is opened as a page tells nobody its URL, in which a ticket may stand.
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         let (policy, allowed) = match &self.shared {
             Shared::WithAll => ("cross-origin", Some(HeaderValue::from_static("*"))),
             Shared::With(origin) => ("same-origin", Some(origin.clone())),
@@ -80,15 +108,20 @@ impl Cors {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED.clone());
         }
+        if self.with_cookie {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
         if !self.guarded {
             return;
         }
-        if self.shared != Shared::WithAll {
+        let is_public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
+        let is_public = headers.get(header::CACHE_CONTROL).is_some_and(is_public);
+        // A ticket counts for one origin, whichever may see the answer.
+        if self.shared != Shared::WithAll || !is_public {
             headers.append(header::VARY, HeaderValue::from_static("origin"));
         }
-        let public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
-        if !headers.get(header::CACHE_CONTROL).is_some_and(public) {
-            headers.append(header::VARY, HeaderValue::from_static("authorization"));
+        if !is_public {
+            headers.append(header::VARY, HeaderValue::from_static(WHO));
         }
     }
 
@@ -117,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_script_may_send_and_see_every_header_of_the_protocol() {
-        let cors = Cors { shared: Shared::WithAll, guarded: false };
+        let cors = Cors { shared: Shared::WithAll, guarded: false, with_cookie: false };
         let mut response = cors.preflight();
         cors.adorn(response.headers_mut());
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
@@ -129,5 +162,9 @@ mod tests {
         }
         assert_eq!(header("x-content-type-options"), "nosniff");
         assert_eq!(header("cross-origin-resource-policy"), "cross-origin");
+        assert_eq!(
+            (header("content-security-policy"), header("referrer-policy")),
+            ("sandbox".into(), "no-referrer".into())
+        );
     }
 }

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::drain::Draining;
 
-    const AMBIENT: Ambient = Ambient { now_ms: || 0, random: || 500 };
+    const AMBIENT: Ambient = Ambient { now_ms: || 0, random: || 500, secret: |_| {} };
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()

@@ -18,9 +18,11 @@
 //! | `location` | absolute URLs of streams |
 //! | [`problem`] | errors to HTTP; the table of codes |
 //! | [`guard`] | whether tokens are asked for, and the projects that are trusted, read from files |
+//! | `credential` | who asks: a token, a ticket, or a cookie |
 //! | `permit` | what a request may do |
 //! | `standing` | what a live answer stands on, and when that is over |
 //! | `admin` | projects, as whoever administers them sees them; tokens for them |
+//! | `tickets` | tickets for a plain `EventSource`, for whoever has a token |
 //! | `cors` | headers that every response has, and who of other origins may see it |
 //! | `health` | liveness, readiness, metrics |
 //! | [`metrics`] | what is counted |
@@ -60,6 +62,7 @@ pub mod config;
 mod connection;
 mod cors;
 mod create;
+mod credential;
 mod delivery;
 pub mod drain;
 mod event_source;
@@ -82,6 +85,7 @@ mod routes;
 mod sse;
 mod stall;
 mod standing;
+mod tickets;
 pub mod tls;
 mod turns;
 mod wire;

@@ -42,6 +42,27 @@ pub(crate) fn of_request(
     HeaderValue::try_from(url).expect("a URL of printable ASCII is a header value")
 }
 
+/// What a page calls the origin of the gateway: that of the public URL, or whom the client asked. Only what a browser sends
+/// tells of a page; whoever else names a host here could name any origin.
+pub(crate) fn own_origin(
+    public: Option<&PublicUrl>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    local: Option<LocalAddress>,
+) -> Option<String> {
+    let public = public.map(|url| url.as_str().parse::<Uri>().expect("a public url was parsed before"));
+    let (scheme, authority) = match &public {
+        Some(url) => (url.scheme_str()?, url.authority()?.clone()),
+        None => (local.map_or("http", |local| local.scheme), authority(uri, headers)?),
+    };
+    let default = if scheme == "https" { 443 } else { 80 };
+    let host = authority.host().to_ascii_lowercase();
+    Some(match authority.port_u16().filter(|port| *port != default) {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    })
+}
+
 /// Whom the client asked: the authority of the URL (HTTP/2, or a proxy's form), or `Host`.
 fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     let asked = match uri.authority() {
@@ -85,6 +106,28 @@ mod tests {
         ];
         for (public, uri, host, expected) in table {
             assert_eq!(location(public, uri, host), expected);
+        }
+    }
+
+    #[test]
+    fn the_gateways_own_origin_is_spelled_as_browsers_do() {
+        let table = [
+            ("http", None, "/s", Some("localhost:4437"), Some("http://localhost:4437")),
+            ("https", None, "/s", Some("A.example"), Some("https://a.example")),
+            ("https", None, "/s", Some("a.example:443"), Some("https://a.example")),
+            ("http", None, "/s", Some("a.example:443"), Some("http://a.example:443")),
+            ("https", None, "https://h2.example:8443/s", None, Some("https://h2.example:8443")),
+            ("http", None, "/s", Some("[::1]:80"), Some("http://[::1]")),
+            ("http", Some("https://a.example:443/x"), "/s", Some("evil.example"), Some("https://a.example")),
+            ("http", None, "/s", Some("user@a.example"), None),
+            ("http", None, "/s", None, None),
+        ];
+        for (scheme, public, uri, host, origin) in table {
+            let public = public.map(|url: &str| url.parse().unwrap());
+            let headers = host.map(|host: &str| (header::HOST, host.parse().unwrap())).into_iter().collect();
+            let local = LocalAddress { address: ([127, 0, 0, 1], 4437).into(), scheme };
+            let own = own_origin(public.as_ref(), &uri.parse().unwrap(), &headers, Some(local));
+            assert_eq!(own.as_deref(), origin, "{uri} {host:?}");
         }
     }
 

@@ -48,6 +48,7 @@ pub struct Metrics {
 pub(crate) enum Route {
     Stream,
     Admin,
+    Ticket,
     Health,
     Ready,
     Metrics,
@@ -184,6 +185,7 @@ impl Route {
             "/health" => Self::Health,
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
+            crate::tickets::PATH => Self::Ticket,
             path if path.starts_with(tailwater_protocol::path::STREAM_ROOT) => Self::Stream,
             path if path.starts_with(crate::admin::ROOT) => Self::Admin,
             _ => Self::Other,
@@ -194,6 +196,7 @@ impl Route {
         match self {
             Self::Stream => "stream",
             Self::Admin => "admin",
+            Self::Ticket => "ticket",
             Self::Health => "health",
             Self::Ready => "ready",
             Self::Metrics => "metrics",

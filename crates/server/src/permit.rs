@@ -5,7 +5,8 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use http::{HeaderMap, Method, Uri};
+use axum::extract::Request;
+use http::Method;
 use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, TicketId, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
@@ -15,9 +16,10 @@ use tailwater_upstream::StreamKey;
 use crate::{
     answer,
     app::App,
+    credential::Credential,
     guard::{Auth, Guard},
     problem::Problem,
-    request::{Fields, key_of, stream_path},
+    request::{key_of, stream_path},
     standing::{Standing, Who},
 };
 
@@ -55,29 +57,28 @@ pub(crate) struct Sight {
 
 impl Permit {
     /// Decides about a request.
-    pub(crate) fn decide(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, Problem> {
-        let path = stream_path(uri, &app.config)?;
+    pub(crate) fn decide(app: &App, request: &Request) -> Result<Self, Problem> {
+        let path = stream_path(request.uri(), &app.config)?;
         let key = key_of(&path);
         let Auth::Required(guard) = &app.config.auth else {
             return Ok(Self { key, unless_public: None, terms: None });
         };
         let projects = guard.projects();
         let moment = guard.moment(app.ambient.now());
-        let token = Fields(headers).bearer()?;
-        let grant = token.map(|token| projects.verify(&path.project, token, moment)).transpose();
-        let grant = grant.map_err(Refusal::Token)?;
+        let Credential { grant, ticket, unknown } = Credential::of(app, &projects, moment, &path, request)?;
         // Whoever has no token cannot tell a project that is not there from one that shows nothing.
         let project = projects.get(&path.project).ok_or(Refusal::NoToken)?;
-        let act = match *method {
+        let act = match *request.method() {
             Method::GET | Method::HEAD => Act::Read(&path.stream),
             _ => Act::Write(&path.stream),
         };
         let unless_public = match decide(act, grant.as_deref(), project.writers) {
             Ruling::Allowed => None,
+            Ruling::IfPublic(Refusal::NoToken) => Some(unknown),
             Ruling::IfPublic(refusal) => Some(refusal),
             Ruling::Refused(refusal) => return Err(refusal.into()),
         };
-        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant)) })
+        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant, ticket)) })
     }
 
     /// Whether the stream may be seen, given what it is.
@@ -189,10 +190,10 @@ impl Sight {
 }
 
 impl Terms {
-    fn of(guard: &Guard, project: &Project, grant: Option<Arc<Grant>>) -> Self {
+    fn of(guard: &Guard, project: &Project, grant: Option<Arc<Grant>>, ticket: Option<TicketId>) -> Self {
         let visibility = answer::in_log(project.visibility);
         let (guard, id) = (guard.clone(), project.id.clone());
-        Self { guard, project: id, grant, ticket: None, writers: project.writers, visibility, limits: project.limits }
+        Self { guard, project: id, grant, ticket, writers: project.writers, visibility, limits: project.limits }
     }
 }
 

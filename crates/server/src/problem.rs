@@ -9,7 +9,8 @@
 //! | 400 | `repeated_header`, `unreadable_header` (the member `field` names it), `broken_body` | |
 //! | 400 | `offset_beyond_tail`, `fork_offset_beyond_tail`, `fork_sub_offset_beyond`, `fork_too_deep` | |
 //! | 400 | `new_epoch_not_at_zero` | |
-//! | 401 | `token_needed`, `token_refused` (the member `reason` says why) | `WWW-Authenticate` |
+//! | 400 | `two_credentials`, `repeated_ticket`, `invalid_ticket_request` | |
+//! | 401 | `token_needed`, `token_refused`, `ticket_refused` (the member `reason` says why) | `WWW-Authenticate` |
 //! | 403 | `scope_needed` (the member `scope` names it), `stream_not_allowed` | `WWW-Authenticate` |
 //! | 403 | `stale_epoch` | `Producer-Epoch`: the current one |
 //! | 400 | `invalid_token_request` (to the administration) | |
@@ -21,6 +22,7 @@
 //! | 409 | `content_type_mismatch`, `stream_seq_not_greater`, `stream_fenced`, `fork_source_deleted` | |
 //! | 409 | `content_type_conflict`, `lifetime_conflict`, `closed_conflict`, `visibility_conflict`, `fork_conflict`, `deleted_conflict` (of a `PUT`) | |
 //! | 409 | `projects_from_files`, `key_cannot_sign` (of the administration) | |
+//! | 409 | `ticket_secret_missing` | |
 //! | 410 | `stream_deleted`, `fork_offset_gone` | |
 //! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
 //! | 413 | `body_too_large` | |
@@ -39,7 +41,7 @@ use std::{error::Error, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
-use tailwater_auth::Refusal as Denial;
+use tailwater_auth::{Refusal as Denial, ticket::Repeated};
 use tailwater_fanout::{ForkError, OpError};
 use tailwater_log::{ConfigField, Misplaced, Refusal};
 use tailwater_protocol::{BadRequest, headers};
@@ -123,6 +125,23 @@ impl Problem {
     /// A token cannot be made as it was asked for.
     pub(crate) fn invalid_token_request(fault: &impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_token_request", "Malformed request", fault)
+    }
+
+    /// A token in the header and a ticket in the query: which of the two counts would be anyone's guess.
+    pub(crate) fn two_credentials() -> Self {
+        let detail = "the request has a token and a ticket; send one of them";
+        Self::new(StatusCode::BAD_REQUEST, "two_credentials", "Two credentials", &detail)
+    }
+
+    /// A ticket cannot be issued as it was asked for.
+    pub(crate) fn invalid_ticket_request(fault: &impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_ticket_request", "Malformed request", fault)
+    }
+
+    /// Nothing here could sign a ticket.
+    pub(crate) fn ticket_secret_missing() -> Self {
+        let detail = "the project's first key is a public one, so its tickets need --ticket-secret-file";
+        Self::new(StatusCode::CONFLICT, "ticket_secret_missing", "No secret for tickets", &detail)
     }
 
     /// The store says nothing when it is asked whether it is there.
@@ -223,6 +242,12 @@ impl From<BadRequest> for Problem {
     }
 }
 
+impl From<Repeated> for Problem {
+    fn from(error: Repeated) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "repeated_ticket", "Malformed request", &error)
+    }
+}
+
 impl From<Denial> for Problem {
     fn from(denial: Denial) -> Self {
         let unauthorized = |code| Self::new(StatusCode::UNAUTHORIZED, code, "Unauthorized", &denial);
@@ -230,6 +255,9 @@ impl From<Denial> for Problem {
         match denial {
             Denial::NoToken => unauthorized("token_needed").challenge(""),
             Denial::Token(error) => unauthorized("token_refused")
+                .member("reason", error.name())
+                .challenge(&format!(", error=\"invalid_token\", error_description=\"{error}\"")),
+            Denial::Ticket(error) => unauthorized("ticket_refused")
                 .member("reason", error.name())
                 .challenge(&format!(", error=\"invalid_token\", error_description=\"{error}\"")),
             Denial::Scope(scope) => forbidden("scope_needed")
@@ -416,6 +444,7 @@ fn log(error: &OpError) {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
+    use tailwater_auth::TicketError;
     use tailwater_protocol::Offset;
 
     use super::*;
@@ -491,6 +520,26 @@ mod tests {
             let passing = status == 503 || status == 429;
             assert_eq!(headers.contains_key("retry-after"), passing, "{code}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_ticket_has_a_code_of_the_table() {
+        let late = Denial::from(TicketError::Late);
+        let table: [(Problem, u16, &str, bool); 5] = [
+            (Problem::two_credentials(), 400, "two_credentials", false),
+            (Repeated.into(), 400, "repeated_ticket", false),
+            (Problem::invalid_ticket_request(&"x"), 400, "invalid_ticket_request", false),
+            (late.into(), 401, "ticket_refused", true),
+            (Problem::ticket_secret_missing(), 409, "ticket_secret_missing", false),
+        ];
+        for (problem, expected, code, challenged) in table {
+            let (status, body, headers) = shown(problem).await;
+            assert_eq!((status, body["code"].as_str()), (expected, Some(code)));
+            assert_eq!(headers.contains_key("www-authenticate"), challenged, "{code}");
+            let row = |line: &str| line.starts_with(&format!("//! | {status} |")) && line.contains(code);
+            assert!(include_str!("problem.rs").lines().any(row), "{code}");
+        }
+        assert_eq!(shown(late).await.1["reason"], "late");
     }
 
     #[tokio::test]

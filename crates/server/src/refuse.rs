@@ -48,7 +48,7 @@ impl Service<Request<Incoming>> for Refusal {
         let began = Instant::now();
         self.asked.cancel();
         let mut response = refusal(&self.app, self.limit, request.method(), request.headers());
-        Cors::of(&self.app, request.uri(), request.headers()).adorn(response.headers_mut());
+        Cors::of(&self.app, request.method(), request.uri(), request.headers()).adorn(response.headers_mut());
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let metrics = &self.app.metrics;
         if let Some(problem) = response.extensions().get::<Counted>() {

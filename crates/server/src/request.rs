@@ -12,6 +12,9 @@ use tailwater_upstream::StreamKey;
 
 use crate::config::Config;
 
+/// Whether a request is from the same origin, the same site, or another.
+pub(crate) const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
 /// The headers of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields<'h>(pub(crate) &'h HeaderMap);
@@ -101,6 +104,16 @@ impl<'h> Fields<'h> {
         let lines: Vec<_> =
             self.0.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
         (!lines.is_empty()).then(|| lines.join(","))
+    }
+
+    /// Of which origin the page is that asks, if a browser says so.
+    pub(crate) fn origin(self) -> Result<Option<&'h str>, FieldError> {
+        self.text(header::ORIGIN.as_str())
+    }
+
+    /// How far the page that asks is from here, as a browser has it (the Fetch Metadata standard, section 2.4).
+    pub(crate) fn fetch_site(self) -> Result<Option<&'h str>, FieldError> {
+        self.text(SEC_FETCH_SITE)
     }
 
     /// Set by scripts and other servers too, so what is wrong with it is no reason to refuse.

@@ -30,16 +30,17 @@ use crate::{
     metrics::{Alive, Route},
     permit::Permit,
     problem::{Counted, Problem},
-    read, refuse,
+    read, refuse, tickets,
 };
 
 /// A path, and what is served there.
 type Served = (&'static str, fn() -> MethodRouter<App>);
 
 /// All that is served. There is no other list: a test asks for what is allowed at each of them.
-const SERVED: [Served; 11] = [
+const SERVED: [Served; 12] = [
     ("/v1/stream/", || any(stream_op)),
     ("/v1/stream/{*path}", || any(stream_op)),
+    (tickets::PATH, || any(tickets::post)),
     ("/v1/admin/projects", || any(admin::projects)),
     ("/v1/admin/projects/{project}", || any(admin::project)),
     ("/v1/admin/projects/{project}/keys", || any(admin::keys)),
@@ -70,7 +71,7 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
     if !METHODS_OF_STREAMS.contains(&method) {
         return Problem::method_not_allowed(cors::METHODS).into_response();
     }
-    let permit = match Permit::decide(&app, &method, request.uri(), request.headers()) {
+    let permit = match Permit::decide(&app, &request) {
         Ok(permit) => permit,
         Err(problem) => {
             let (parts, body) = request.into_parts();
@@ -121,7 +122,7 @@ impl Observed {
     fn of(app: &App, request: &Request) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
-        let cors = Cors::of(app, request.uri(), request.headers());
+        let cors = Cors::of(app, &method, request.uri(), request.headers());
         let version = request.version();
         Self { began: Instant::now(), route: Route::of(&path), method, version, path, cors, in_flight }
     }
@@ -130,6 +131,8 @@ impl Observed {
     pub(crate) fn finish(self, app: &App, response: &mut Response) {
         let Self { began, route, method, version, path, cors, in_flight } = self;
         drop(in_flight);
+        // Where the path does not tell whose project it is about, the handler does.
+        let cors = response.extensions_mut().remove().unwrap_or(cors);
         cors.adorn(response.headers_mut());
         spread(app.ambient, response);
         if app.drain.has_begun() && version == Version::HTTP_11 {
@@ -164,7 +167,7 @@ async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Re
 /// The answer to a request, which counts among all that are served for as long as it lasts.
 async fn served(app: &App, route: Route, request: Request, next: Next) -> Response {
     let serving = match route {
-        Route::Stream | Route::Admin | Route::Other => app.admission.serve(),
+        Route::Stream | Route::Admin | Route::Ticket | Route::Other => app.admission.serve(),
         // However full it is, it says so.
         Route::Health | Route::Ready | Route::Metrics => return admitted(app, request, next).await,
     };
@@ -227,7 +230,7 @@ mod tests {
 
     fn told(problem: Problem, random: fn() -> u64) -> String {
         let mut response = problem.into_response();
-        spread(Ambient { random, now_ms: || 0 }, &mut response);
+        spread(Ambient { random, now_ms: || 0, secret: |_| {} }, &mut response);
         response.headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
     }
 

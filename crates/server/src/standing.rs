@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tailwater_auth::{Act, Grant, Refusal, Ruling, TicketId, TokenError, decide};
+use tailwater_auth::{Act, Grant, Refusal, Ruling, TicketError, TicketId, TokenError, decide};
 use tailwater_protocol::{ProjectId, sse::Lapse};
 use tokio::time::{Instant, sleep_until};
 
@@ -147,7 +147,7 @@ pub(crate) async fn end_of(vigil: &mut Option<Vigil>) -> Refusal {
 /// What a reader of events is told of it. Why exactly, he learns by a status when he comes back.
 pub(crate) fn lapse_of(refusal: Refusal) -> Lapse {
     match refusal {
-        Refusal::Token(TokenError::Expired) => Lapse::Expired,
-        Refusal::NoToken | Refusal::Token(_) | Refusal::Scope(_) | Refusal::Stream | Refusal::Hidden => Lapse::Revoked,
+        Refusal::Token(TokenError::Expired) | Refusal::Ticket(TicketError::Expired) => Lapse::Expired,
+        Refusal::NoToken | Refusal::Token(_) | Refusal::Ticket(_) | Refusal::Scope(_) | Refusal::Stream | Refusal::Hidden => Lapse::Revoked,
     }
 }

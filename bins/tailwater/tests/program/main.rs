@@ -1,7 +1,7 @@
 //! The program as a process: what it prints, how it exits, and what is still there after it was killed.
 //!
 //! - [`process`]: starting, stopping and reading a process; [`http`]: talking to it.
-//! - [`command_line`], [`lifecycle`], [`limits`], [`kills`], [`kept`], [`trust`]: tests.
+//! - [`command_line`], [`lifecycle`], [`limits`], [`kills`], [`kept`], [`trust`], [`redaction`]: tests.
 
 #![allow(clippy::unwrap_used, reason = "what is missing in a test is a failed test")]
 
@@ -12,4 +12,5 @@ mod kills;
 mod lifecycle;
 mod limits;
 mod process;
+mod redaction;
 mod trust;

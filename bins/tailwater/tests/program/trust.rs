@@ -16,20 +16,20 @@ use crate::process::{Program, command, eventually, run};
 const TEXT: (&str, &str) = ("content-type", "text/plain");
 
 /// A project of the program's own making.
-fn project(directory: &Path, id: &str) -> String {
+pub(crate) fn project(directory: &Path, id: &str) -> String {
     let made = run(command(directory, ["project", "new", id]));
     assert_eq!(made.code, Some(0), "{made:?}");
     made.stdout
 }
 
-fn minted(directory: &Path, further: &[&str]) -> String {
+pub(crate) fn minted(directory: &Path, further: &[&str]) -> String {
     let args = [&["token", "mint", "--projects", "projects.toml", "--project", "chat"], further].concat();
     let made = run(command(directory, args));
     assert_eq!(made.code, Some(0), "{made:?}");
     format!("Bearer {}", made.stdout.trim())
 }
 
-fn replace(directory: &Path, text: &str) {
+pub(crate) fn replace(directory: &Path, text: &str) {
     fs::write(directory.join("aside"), text).unwrap();
     fs::rename(directory.join("aside"), directory.join("projects.toml")).unwrap();
 }

@@ -25,7 +25,7 @@ fn what_is_not_said_is_closed() {
     let project = project(&key(""));
     assert_eq!(project.visibility, Visibility::Private);
     assert_eq!(project.origins, Origins::Closed);
-    assert_eq!(project.writers, Writers::WriteOnly);
+    assert_eq!((project.writers, project.cookie), (Writers::WriteOnly, None));
     assert_eq!((project.audience, project.issuer, project.revoked.len()), (None, None, 0));
     assert_eq!((project.basin, project.limits), (None, Limits::default()));
     assert_eq!(project.keys.first().algorithm(), Algorithm::Hs256);
@@ -35,13 +35,14 @@ fn what_is_not_said_is_closed() {
 fn what_is_said_is_in_force() {
     let text = "visibility = 'public'\norigins = ['https://a.example']\nwriters-read = true\naudience = 'a'\n\
                 issuer = 'i'\nrevoked = ['one', 'two']\nbasin = 'acme-events'\nmax-body = 10\n\
-                max-readers-per-stream = 3\n";
+                max-readers-per-stream = 3\ncookie = '__Host-s'\n";
     let project = project(&format!("{text}{}{}", key("id = 'first'\n"), key("id = 'second'\n")));
     assert_eq!(project.visibility, Visibility::Public);
     assert_eq!(project.origins, Origins::Only(vec!["https://a.example".to_owned()]));
     assert_eq!(project.writers, Writers::ReadToo);
     assert_eq!((project.audience.as_deref(), project.issuer.as_deref()), (Some("a"), Some("i")));
     assert_eq!(project.basin.as_ref().map(BasinName::as_str), Some("acme-events"));
+    assert_eq!(project.cookie.as_ref().map(CookieName::as_str), Some("__Host-s"));
     let limits = Limits { body: NonZeroUsize::new(10), readers_per_stream: NonZeroUsize::new(3) };
     assert_eq!(project.limits, limits);
     assert!(project.revoked.contains("one") && project.revoked.contains("two"));
@@ -77,6 +78,7 @@ fn what_is_wrong_is_told_with_its_place() {
         (with("origins = ['a.example']\n"), "p.toml: project 1: `origins`: an origin is"),
         (with("basin = 'Capital-letters'\n"), "p.toml: project 1: `basin` is no name"),
         (with("basin = 'trailing-'\n"), "p.toml: project 1: `basin` is no name"),
+        (with("cookie = 'a b'\n"), "p.toml: project 1: `cookie` is no name"),
         (with("max-body = 0\n"), "p.toml:3: expected "),
         (with("max-readers-per-stream = -1\n"), "p.toml:3: expected "),
         (with("max-streams = 1\n"), "p.toml:3: unknown field `max-streams`"),

@@ -221,6 +221,8 @@ fn no_other_text_is_a_ticket() {
     ];
     for (text, fault) in table {
         assert_eq!(used(&text, &room(&chat)), Err(fault), "{text}");
+        let by_form = fault != TicketError::Unverified;
+        assert_eq!(check_form(&text).err(), by_form.then_some(fault), "{text}");
     }
 }
 

@@ -171,5 +171,6 @@ fn named(refusal: Refusal) -> String {
         Refusal::Scope(scope) => format!("scope {scope}"),
         Refusal::Stream => "stream".to_owned(),
         Refusal::Hidden => "hidden".to_owned(),
+        Refusal::Ticket(error) => format!("ticket {}", error.name()),
     }
 }

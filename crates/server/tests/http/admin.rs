@@ -76,7 +76,7 @@ async fn a_project_is_shown_without_its_secrets() {
     let answer = send(&fixture, "GET", "/v1/admin/projects/chat", &token("chat", "manage"), "").await;
     let expected = json!({
         "id": "chat", "visibility": "private", "writersRead": false, "origins": ["https://app.example"],
-        "audience": "tailwater", "issuer": null, "basin": "chat-events", "maxBody": 10, "maxReadersPerStream": 1,
+        "cookie": null, "audience": "tailwater", "issuer": null, "basin": "chat-events", "maxBody": 10, "maxReadersPerStream": 1,
         "revokedTokens": 1, "keys": [{ "id": "k1", "algorithm": "HS256", "first": true }],
     });
     assert_eq!((answer.status, answer.json()), (200, expected));

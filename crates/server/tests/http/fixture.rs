@@ -67,7 +67,7 @@ impl Fixture {
             config,
             metrics: Metrics::register(&registry).unwrap(),
             registry: registry.clone(),
-            ambient: Ambient { now_ms: || NOW_MS, random: || 7 },
+            ambient: Ambient { now_ms: || NOW_MS, random: || 7, secret: |bytes| bytes.fill(7) },
         });
         Self { router: router(app.clone()), app, upstream, registry, guarded }
     }
@@ -135,7 +135,10 @@ impl Fixture {
         let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let adorned = response.headers();
         assert_eq!(adorned["x-content-type-options"], "nosniff");
-        assert!(!adorned.contains_key("access-control-allow-credentials"));
+        assert_eq!(adorned["referrer-policy"], "no-referrer");
+        assert_eq!(adorned["content-security-policy"], "sandbox");
+        let with_credentials = adorned.contains_key("access-control-allow-credentials");
+        assert!(!with_credentials || self.guarded && adorned["access-control-allow-origin"] != "*");
         if !self.guarded {
             assert_eq!(adorned["cross-origin-resource-policy"], "cross-origin");
             assert_eq!(adorned["access-control-allow-origin"], "*");

@@ -17,5 +17,6 @@ mod reads;
 mod rights;
 mod sockets;
 mod stallers;
+mod tickets;
 mod tls;
 mod wire;

@@ -1,0 +1,200 @@
+//! Whatever is sent to show who asks, nothing of it is told: not in the log at any level, in no answer but the one that gives
+//! it to whoever has asked for it, and in no metric.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, StatusCode};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tempfile::tempdir;
+
+use crate::{
+    http::PATIENCE,
+    process::{Program, command},
+    trust::{minted, project, replace},
+};
+
+const PAGE: &str = "https://app.example";
+/// A part of a secret that is as long as this would be no accident.
+const PIECE: usize = 12;
+
+/// What shows who asks, and must not be shown.
+struct Secrets {
+    /// For everything.
+    token: String,
+    expired: String,
+    /// Of a stream.
+    ticket: String,
+}
+
+struct Asking {
+    client: Client<HttpConnector, Full<Bytes>>,
+    root: String,
+    /// All that was answered.
+    told: String,
+}
+
+impl Asking {
+    async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (StatusCode, String) {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.root));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.client.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        // What was asked for is for whoever asked.
+        if parts.status != StatusCode::CREATED {
+            self.told += &format!("{parts:?}\n{body}\n");
+        }
+        (parts.status, body)
+    }
+
+    /// A token, a ticket and a cookie, in their places and in others, on every route.
+    async fn show(&mut self, secrets: &Secrets) {
+        let Secrets { token, expired, ticket } = secrets;
+        let routes = [
+            "/v1/stream/chat/s",
+            "/v1/stream/chat/none",
+            "/v1/stream/nowhere/s",
+            "/v1/stream/chat/../s",
+            "/v1/stream/",
+            "/v1/ticket",
+            "/v1/admin/projects",
+            "/v1/admin/projects/chat/tokens",
+            "/v1/admin/projects/chat/tokens/inspect",
+            "/health",
+            "/readyz",
+            "/metrics",
+            "/elsewhere",
+        ];
+        let bearers = [token, expired, ticket, &format!("{token}x")].map(|text| format!("Bearer {text}"));
+        let cookies = [token, expired, ticket].map(|text| format!("session={text}; {text}; {text}={text}"));
+        let misplaced = [
+            format!("?ticket={ticket}"),
+            format!("?ticket={ticket}x"),
+            format!("?ticket={token}"),
+            format!("?ticket={ticket}&ticket={ticket}"),
+            format!("?live=sse&offset=-1&ticket={ticket}x"),
+            format!("?live=sse%26ticket%3D{ticket}"),
+            format!("?live={ticket}&ticket={ticket}"),
+            format!("?offset={token}&ticket={ticket}"),
+            format!("?cursor={ticket}&{ticket}&ticket={ticket}"),
+        ];
+        for route in routes {
+            for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+                for bearer in &bearers {
+                    // Not what would make tokens, tickets and streams: these are told to who asks, or change what is asked.
+                    let authorized = [("authorization", bearer.as_str()), ("origin", PAGE)];
+                    if bearer != &bearers[0] || ["GET", "OPTIONS", "PATCH"].contains(&method) {
+                        self.ask(method, route, &authorized, token).await;
+                    }
+                }
+                for cookie in &cookies {
+                    let headers = [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin")];
+                    self.ask(method, route, &headers, ticket).await;
+                }
+                for query in &misplaced {
+                    let path = format!("{route}{query}");
+                    self.ask(method, &path, &[("origin", PAGE)], token).await;
+                }
+            }
+        }
+        let authorized = [("authorization", bearers[0].as_str())];
+        let both = format!("/v1/stream/chat/s?ticket={ticket}");
+        assert_eq!(self.ask("GET", &both, &authorized, "").await.0, 400);
+        let wanted = [format!(r#"{{"stream":"{token}","origin":"{ticket}"}}"#), format!(r#"{{"{ticket}":"{token}"}}"#)];
+        for body in wanted {
+            assert_eq!(self.ask("POST", "/v1/ticket", &authorized, &body).await.0, 400);
+            assert_eq!(self.ask("POST", "/v1/admin/projects/chat/tokens", &authorized, &body).await.0, 400);
+        }
+        let forked = format!("/v1/stream/chat/s?ticket={ticket}");
+        let fork = [authorized[0], ("stream-forked-from", forked.as_str())];
+        assert_eq!(self.ask("PUT", "/v1/stream/chat/fork", &fork, "").await.0, 400);
+    }
+}
+
+/// Requests that are none, or too long.
+fn malform(addr: SocketAddr, secrets: &Secrets) -> String {
+    let Secrets { token, ticket, .. } = secrets;
+    let target = format!("/v1/stream/chat/s?ticket={ticket}");
+    let heads = [
+        format!("GET {target} HTTP/9.9\r\nhost: h\r\nauthorization: Bearer {token}\r\n\r\n"),
+        format!("GET {target} HTTP/1.1\r\nhost: h\r\nauthorization Bearer {token}\r\n\r\n"),
+        format!("GET {target} HTTP/1.1\r\nhost: h\r\ncookie: session={}\r\n\r\n", token.repeat(200)),
+        format!("GET {target}{} HTTP/1.1\r\nhost: h\r\n\r\n", ticket.repeat(600)),
+        format!("{token}{token} / HTTP/1.1\r\n\r\n"),
+        format!("POST {target} HTTP/1.1\r\nhost: h\r\ncontent-length: {token}\r\n\r\n"),
+    ];
+    heads
+        .map(|head| {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            // The answer, and the end, may come before all is said.
+            let mut answer = Vec::new();
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.read_to_end(&mut answer);
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+        .concat()
+}
+
+/// Pieces of secrets in a text.
+fn pieces<'t>(told: &'t str, secrets: &[&str]) -> Vec<&'t [u8]> {
+    let pieces: HashSet<&[u8]> = secrets.iter().flat_map(|secret| secret.as_bytes().windows(PIECE)).collect();
+    told.as_bytes().windows(PIECE).filter(|window| pieces.contains(window)).collect()
+}
+
+#[tokio::test]
+async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_route() {
+    let directory = tempdir().unwrap();
+    let directory = directory.path();
+    let named = format!("origins = [\"{PAGE}\"]\ncookie = \"session\"\nvisibility");
+    replace(directory, &project(directory, "chat").replacen("visibility", &named, 1));
+    let args = ["serve", "--memory", "--listen", "127.0.0.1:0", "--projects", "projects.toml", "--log", "trace"];
+    let program = Program::start(command(directory, args));
+    let all = ["--scope", "read", "--scope", "write", "--scope", "manage"];
+    let bearer = minted(directory, &all);
+    let plain = ("content-type", "text/plain");
+    program.streams().send("PUT", "chat/s", &[plain, ("authorization", &bearer)], "a").expect(201);
+    let gone = minted(directory, &["--scope", "read", "--expires-in", "1s", "--stream", "elsewhere"]);
+    let bare = |bearer: &str| bearer.trim_start_matches("Bearer ").to_owned();
+    let mut told = String::new();
+    for http2 in [true, false] {
+        let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http();
+        let mut asking = Asking { client, root: format!("http://{}", program.addr), told: String::new() };
+        let wanted = format!(r#"{{"stream":"chat/s","origin":"{PAGE}"}}"#);
+        let (status, body) = asking.ask("POST", "/v1/ticket", &[("authorization", &bearer)], &wanted).await;
+        assert_eq!(status, 201, "{body}");
+        let said: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let ticket = said["ticket"].as_str().unwrap().to_owned();
+        let secrets = Secrets { token: bare(&bearer), expired: bare(&gone), ticket };
+        let uri = format!("/v1/stream/chat/s?ticket={}", secrets.ticket);
+        assert_eq!(asking.ask("GET", &uri, &[("origin", PAGE)], "").await, (StatusCode::OK, "a".to_owned()));
+        let cookie = format!("session={}", secrets.token);
+        let from_page = [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin")];
+        assert_eq!(asking.ask("GET", "/v1/stream/chat/s", &from_page, "").await.0, 200);
+        asking.show(&secrets).await;
+        told = told + &asking.told + &malform(program.addr, &secrets) + &program.stderr();
+        let secrets = [secrets.token.as_str(), &secrets.expired, &secrets.ticket];
+        let found: Vec<_> = pieces(&told, &secrets).into_iter().map(String::from_utf8_lossy).collect();
+        assert!(found.is_empty(), "{found:?}");
+        assert_eq!(pieces(&format!("… {} …", &secrets[2][20..32]), &secrets).len(), 1, "a piece would be found");
+    }
+    let secret = fs::read_to_string(directory.join("projects.toml")).unwrap();
+    let secret = secret.split('"').find(|text| text.len() == 64).unwrap();
+    assert!(pieces(&told, &[secret]).is_empty());
+    for shown in ["tailwater_http_requests_total", "ticket_refused", "two_credentials", "issued a ticket", "TRACE"] {
+        assert!(told.contains(shown), "{shown}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Who asks about a stream: at most one of a token in `Authorization`, a ticket in the query, and a token in the project's
+//! cookie.
+//!
+//! | what | counts for | where it does not count |
+//! |---|---|---|
+//! | `Authorization: Bearer` | everything that the token allows | `401`, even for what is public |
+//! | `?ticket=` | `GET` and `HEAD`; for anything else it is not looked at | `401`, even for what is public |
+//! | both | nothing | `400` |
+//! | the project's cookie | `GET` and `HEAD`, without the other two, from pages that may ask | as if there were none |
+//!
+//! A page has no say in `Origin`, `Sec-Fetch-Site` and `Host`: what is decided by them keeps one page from using what another
+//! was given. It keeps nobody out who has a ticket and no browser.
+//!
+//! A cookie comes unasked, so one that does not count must not close what is public. Nor may it tell that a project is there
+//! which names such a cookie: only of a token that one of the project's keys has signed it is said why it does not count.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use http::{HeaderValue, Method, header};
+use tailwater_auth::{
+    Arrival, Grant, Moment, Projects, Purpose, Refusal, TicketError, TicketId, TokenError,
+    cookie::may_count,
+    ticket::{admit, check_form, in_query, page_of},
+};
+use tailwater_protocol::StreamPath;
+
+use crate::{
+    app::App,
+    location::{self, LocalAddress},
+    problem::Problem,
+    request::{Fields, SEC_FETCH_SITE},
+};
+
+/// What a request shows of who sends it.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    /// What that was verified to allow.
+    pub(crate) grant: Option<Arc<Grant>>,
+    /// What was brought in place of a token.
+    pub(crate) ticket: Option<TicketId>,
+    /// Without it, what is said where one is needed.
+    pub(crate) unknown: Refusal,
+}
+
+impl Credential {
+    /// Looks for one, and verifies it.
+    ///
+    /// # Errors
+    /// There are two, or the one that there is does not count.
+    pub(crate) fn of(
+        app: &App,
+        projects: &Projects,
+        moment: Moment,
+        path: &StreamPath,
+        request: &Request,
+    ) -> Result<Self, Problem> {
+        let token = Fields(request.headers()).bearer()?;
+        let ticket = in_query(request.uri().query().unwrap_or_default())?;
+        let reads = [Method::GET, Method::HEAD].contains(request.method());
+        match (token, ticket) {
+            (Some(_), Some(_)) => Err(Problem::two_credentials()),
+            (Some(token), None) => {
+                let grant = projects.verify(&path.project, token, moment).map_err(Refusal::Token)?;
+                Ok(Self::known(grant))
+            }
+            (None, Some(ticket)) if reads => by_ticket(app, projects, moment, path, request, &ticket),
+            (None, None) if reads => Ok(by_cookie(projects, moment, path, request)),
+            (None, Some(_) | None) => Ok(Self::none(Refusal::NoToken)),
+        }
+    }
+
+    fn known(grant: Arc<Grant>) -> Self {
+        Self { grant: Some(grant), ticket: None, unknown: Refusal::NoToken }
+    }
+
+    fn none(unknown: Refusal) -> Self {
+        Self { grant: None, ticket: None, unknown }
+    }
+}
+
+fn by_ticket(
+    app: &App,
+    projects: &Projects,
+    moment: Moment,
+    path: &StreamPath,
+    request: &Request,
+    ticket: &str,
+) -> Result<Credential, Problem> {
+    check_form(ticket).map_err(Refusal::Ticket)?;
+    let fields = Fields(request.headers());
+    let (origin, fetch_site) = (fields.origin()?, fields.fetch_site()?);
+    let local = request.extensions().get::<LocalAddress>().copied();
+    let own = location::own_origin(app.config.public_url.as_ref(), request.uri(), request.headers(), local);
+    let origin = page_of(origin, fetch_site, own.as_deref()).map_err(Refusal::Ticket)?;
+    // Of a project that is not there, no key verifies anything.
+    let project = projects.get(&path.project).ok_or(Refusal::Ticket(TicketError::Unverified))?;
+    let purpose = Purpose { project, stream: &path.stream, origin, secrets: &app.config.ticket_secrets };
+    let arrival = match fields.last_event_id() {
+        Some(id) if !id.is_empty() => Arrival::Resumed,
+        Some(_) | None => Arrival::First,
+    };
+    // What the project itself revokes, and which keys it has itself, is looked at there.
+    let admission = admit(ticket, &purpose, moment, arrival, |_, _| false, |_| false).map_err(Refusal::Ticket)?;
+    Ok(Credential { ticket: Some(admission.id), ..Credential::known(Arc::new(admission.grant)) })
+}
+
+fn by_cookie(projects: &Projects, moment: Moment, path: &StreamPath, request: &Request) -> Credential {
+    let none = Credential::none(Refusal::NoToken);
+    let headers = request.headers();
+    let Some(project) = projects.get(&path.project) else { return none };
+    let Some(name) = &project.cookie else { return none };
+    let only = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+    };
+    let from_page = may_count(only(SEC_FETCH_SITE), only(header::ORIGIN.as_str()), &project.origins);
+    // Credentials of another scheme are somebody else's, but whoever sends them does not count on a cookie.
+    if !from_page || headers.contains_key(header::AUTHORIZATION) {
+        return none;
+    }
+    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let Some(token) = name.value_in(lines) else { return none };
+    match projects.verify(&path.project, token, moment) {
+        Ok(grant) => Credential::known(grant),
+        Err(TokenError::TooLong | TokenError::Form | TokenError::Header(_) | TokenError::Unverified) => none,
+        Err(
+            error @ (TokenError::Claims
+            | TokenError::Streams(_)
+            | TokenError::Project
+            | TokenError::Audience
+            | TokenError::Issuer
+            | TokenError::Expired
+            | TokenError::NotYet
+            | TokenError::Revoked),
+        ) => Credential::none(error.into()),
+    }
+}

@@ -21,7 +21,7 @@
 //! | `crowd` | all clients of a scenario, and what they have seen |
 //! | `ending` | faults are over: streams are closed, and every pod is asked for the whole of each |
 //! | `kernel` | the CPU time of processes, and how many files may be open |
-//! | `report`, `scenario` | what is shown, and the four scenarios that show it |
+//! | `report`, `scenario` | what is shown, and the five scenarios that show it |
 //!
 //! # What is judged
 //!

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use tailwater_pods::{
     report::Findings,
-    scenario::{Form, chaos, contend, outage, rolling},
+    scenario::{Form, chaos, contend, outage, rolling, trust},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -42,6 +42,8 @@ enum Scenario {
     Contend,
     /// The store is paused and killed, under many active streams
     Outage,
+    /// Keys are rotated and tokens revoked at one of three gateways, until all of them know
+    Trust,
 }
 
 fn main() -> ExitCode {
@@ -71,6 +73,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<Findings> {
                 Scenario::Rolling => Box::pin(rolling::run(form, seed)).await,
                 Scenario::Contend => Box::pin(contend::run(form, seed)).await,
                 Scenario::Outage => Box::pin(outage::run(form, seed)).await,
+                Scenario::Trust => Box::pin(trust::run(form, seed)).await,
             }
         };
         tokio::select! {

@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod contend;
 pub mod outage;
 pub mod rolling;
+pub mod trust;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use tailwater_fanout::{Budget, Config as FanoutConfig, Visibility};
-use tailwater_protocol::{Addressing, ProjectId};
+use tailwater_protocol::{Addressing, ProjectId, StreamPath};
 use tailwater_s2::{BucketConfig, Endpoint, Placement};
 use tailwater_server::{Config as ServerConfig, TrustedProxies};
 
@@ -60,12 +60,15 @@ pub(crate) struct TlsFiles {
 /// Whose tokens are taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Trust {
-    pub(crate) projects: PathBuf,
+    /// Where the projects of files are; without it, there are those of run time alone.
+    pub(crate) projects: Option<PathBuf>,
     pub(crate) skew: Duration,
     /// What holds the credential of who may administer all projects.
     pub(crate) operator: Option<PathBuf>,
     /// What holds the gateway's own secrets for tickets.
     pub(crate) ticket_secrets: Option<PathBuf>,
+    /// The stream that tells what was asked of the administration.
+    pub(crate) audit: Option<StreamPath>,
 }
 
 /// An embedded store alone.
@@ -149,6 +152,8 @@ impl ServeSettings {
         self.listen.get_or_insert_with(|| vec![SocketAddr::from(([127, 0, 0, 1], 4437))]);
         if self.projects.is_some() {
             self.auth.get_or_insert(AuthMode::Required);
+        }
+        if self.auth == Some(AuthMode::Required) {
             span(&mut self.token_skew, TOKEN_SKEW);
         }
         self.max_body.get_or_insert(Size(defaults.max_body as u64));
@@ -331,17 +336,20 @@ fn tls(settings: &ServeSettings) -> Result<Option<TlsFiles>, ConfigError> {
 /// Who may do anything. Everybody may only where that was said, or where nobody else can ask.
 fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
     let beyond = settings.listen.iter().flatten().find(|address| !address.ip().is_loopback());
+    let (projects, operator) = (settings.projects.clone(), settings.admin_token_file.clone());
     match (settings.auth, &settings.projects, beyond) {
-        (Some(AuthMode::Required), Some(projects), _) => {
+        (Some(AuthMode::Required), None, _) if operator.is_none() => Err(refused(
+            "projects",
+            &"is not given, nor an --admin-token-file to make projects with, and with auth required nobody could do anything",
+        )),
+        (Some(AuthMode::Required), _, _) => {
             let skew = settings.token_skew.map_or(TOKEN_SKEW, |span| span.0);
             if skew > MAX_TOKEN_SKEW {
                 return Err(refused("token-skew", &format!("must be {} at most", Span(MAX_TOKEN_SKEW))));
             }
-            let (operator, ticket_secrets) = (settings.admin_token_file.clone(), settings.ticket_secret_file.clone());
-            Ok(Some(Trust { projects: projects.clone(), skew, operator, ticket_secrets }))
-        }
-        (Some(AuthMode::Required), None, _) => {
-            Err(refused("projects", &"is not given, and with auth required nobody could do anything"))
+            let ticket_secrets = settings.ticket_secret_file.clone();
+            let audit = settings.audit_stream.as_deref().map(audit_stream).transpose()?;
+            Ok(Some(Trust { projects, skew, operator, ticket_secrets, audit }))
         }
         (Some(AuthMode::Open), Some(_), _) => {
             Err(refused("projects", &"is for auth required, and with auth open nobody is asked for a token"))
@@ -355,6 +363,9 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
         (_, None, _) if settings.ticket_secret_file.is_some() => {
             Err(refused("ticket-secret-file", &"is for auth required, and nobody needs a ticket"))
         }
+        (_, None, _) if settings.audit_stream.is_some() => {
+            Err(refused("audit-stream", &"is for auth required, and there is nothing to administer"))
+        }
         (Some(AuthMode::Open), None, _) | (None, None, None) => Ok(None),
         (None, None, Some(address)) => Err(refused(
             "auth",
@@ -366,6 +377,13 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
         // Filled in before.
         (None, Some(_), _) => Err(refused("auth", &"is not given")),
     }
+}
+
+/// Which stream a project and a name are, as paths spell them.
+fn audit_stream(text: &str) -> Result<StreamPath, ConfigError> {
+    // Of a path that names its project nothing is taken from elsewhere.
+    let parsed = StreamPath::parse(text, &Addressing::Projects, &ProjectId::default());
+    parsed.ok().filter(|_| text.contains('/')).ok_or_else(|| refused("audit-stream", &"must be PROJECT/NAME"))
 }
 
 /// Who sees a stream of which no creator has said anything.
@@ -603,6 +621,10 @@ mod tests {
             ("token-skew = '1s'", "token-skew"),
             ("admin-token-file = 'f'", "admin-token-file"),
             ("ticket-secret-file = 'f'", "ticket-secret-file"),
+            ("audit-stream = 'p/s'", "audit-stream"),
+            ("projects = 'p'\naudit-stream = 's'", "audit-stream"),
+            ("projects = 'p'\naudit-stream = '_p/s'", "audit-stream"),
+            ("projects = 'p'\naudit-stream = 'p/'", "audit-stream"),
             ("listen = ['127.0.0.1:1', '0.0.0.0:1']", "auth"),
             ("listen = ['[::]:1']", "auth"),
             ("send-buffer = '1KiB'", "send-buffer"),
@@ -640,7 +662,7 @@ mod tests {
     fn everybody_may_do_everything_only_on_loopback_unless_that_is_said() {
         let trust = |projects: &str, seconds| {
             let skew = Duration::from_secs(seconds);
-            Some(Trust { projects: projects.into(), skew, operator: None, ticket_secrets: None })
+            Some(Trust { projects: Some(projects.into()), skew, operator: None, ticket_secrets: None, audit: None })
         };
         let table = [
             ("", None),
@@ -656,6 +678,10 @@ mod tests {
             assert_eq!(serve.trust, trust, "{text}");
             assert_eq!(serve.fanout.undeclared_visibility == Visibility::Private, trust.is_some(), "{text}");
         }
+        let trust = decided("auth = 'required'\nadmin-token-file = 'f'\naudit-stream = 'ops/audit/all'").trust.unwrap();
+        assert_eq!((trust.projects, trust.operator, trust.skew), (None, Some("f".into()), TOKEN_SKEW));
+        let audit = trust.audit.unwrap();
+        assert_eq!((audit.project.as_str(), audit.stream.as_str()), ("ops", "audit/all"));
         let error = Serve::decide(settings("listen = ['0.0.0.0:1']"), &Foreign::default(), Flavour::Serve).unwrap_err();
         assert!(error.to_string().contains("--projects") && error.to_string().contains("--auth open"), "{error}");
     }

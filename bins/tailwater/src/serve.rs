@@ -13,8 +13,10 @@ use anyhow::{Context as _, bail};
 use prometheus::{Registry, process_collector::ProcessCollector};
 use tailwater_auth::{MAX_TICKET_SECRETS, Operator, Projects, TicketSecrets};
 use tailwater_fanout::{Gateway, Seed};
+use tailwater_register::RegisterLog;
 use tailwater_s2::Placement;
 use tailwater_server::{Ambient, App, Auth, Guard, Metrics, Parts, Server, Tls};
+use tailwater_upstream::StreamKey;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
@@ -24,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{Serve, StoreAlone},
+    config::{Serve, StoreAlone, Trust},
     descriptors::Descriptors,
     store,
 };
@@ -49,9 +51,13 @@ struct Stop {
 }
 
 /// How somebody who tries the gateway gets in.
-struct Invitation {
-    /// Where tokens are asked for: a project, and where it stands.
-    project: Option<(String, PathBuf)>,
+enum Invitation {
+    /// By asking.
+    Open,
+    /// With a token of a project that stands there.
+    Project(String, PathBuf),
+    /// With a project that is made first.
+    Operator(PathBuf),
 }
 
 /// Runs a gateway.
@@ -61,16 +67,19 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
     if let Some(files) = &config.tls {
         config.server.tls = Some(Tls::load(&files.certificate, &files.key)?);
     }
-    let mut invitation = Invitation { project: None };
+    let (mut invitation, mut guard) = (Invitation::Open, None);
     if let Some(trust) = &config.trust {
-        let guard = Guard::load(&trust.projects, trust.skew)?;
-        let first = guard.projects().iter().map(|project| project.id.to_string()).min();
-        invitation.project = first.map(|id| (id, trust.projects.clone()));
-        config.placement = placed(config.placement, &guard.projects())?;
+        let trusted = match &trust.projects {
+            Some(place) => Guard::load(place, trust.skew)?,
+            None => Guard::without_files(trust.skew),
+        };
+        invitation = Invitation::of(trust, &trusted.projects());
+        config.placement = placed(config.placement, &trusted.projects())?;
         config.server.operator = trust.operator.as_deref().map(operator).transpose()?;
         config.server.ticket_secrets =
             trust.ticket_secrets.as_deref().map(ticket_secrets).transpose()?.unwrap_or_default();
-        config.server.auth = Auth::Required(guard);
+        config.server.audit = trust.audit.as_ref().map(|path| StreamKey::new(path.project.as_str(), &path.stream));
+        guard = Some(trusted);
     }
     let listeners = bind(&config)?;
     let registry = Registry::new();
@@ -87,6 +96,10 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
         tracker: tracker.clone(),
         shutdown: shutdown.clone(),
     });
+    if let Some(guard) = guard {
+        let register = RegisterLog::new(opened.upstream.clone(), tailwater_register::Metrics::register(&registry)?);
+        config.server.auth = Auth::Required(guard.beside_register(register));
+    }
     let metrics = Metrics::register(&registry)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let app = App::new(Parts { gateway, config: config.server, registry, metrics, ambient: Ambient::default() });
@@ -190,12 +203,22 @@ fn announce(listeners: &[TcpListener], scheme: &str, invitation: &Invitation) ->
         writeln!(out, "listening on {scheme}://{}", listener.local_addr()?)?;
     }
     if let Some(first) = listeners.first() {
-        let root = format!("{scheme}://{}/v1/stream/", first.local_addr()?);
+        let origin = format!("{scheme}://{}", first.local_addr()?);
         writeln!(out, "\ntry it:")?;
-        let (url, token) = match &invitation.project {
+        if let Invitation::Operator(file) = invitation {
+            let new = "tailwater project new hello | tee hello.toml";
+            let operator = format!("-H \"Authorization: Bearer $(cat '{}')\"", file.display());
+            writeln!(out, "  {new} | curl {origin}/v1/admin/projects {operator} --data-binary @-")?;
+        }
+        let root = format!("{origin}/v1/stream/");
+        let project = match invitation {
+            Invitation::Open => None,
+            Invitation::Project(id, place) => Some((id.as_str(), place.display().to_string())),
+            Invitation::Operator(_) => Some(("hello", "hello.toml".to_owned())),
+        };
+        let (url, token) = match project {
             None => (root + "hello", ""),
             Some((id, place)) => {
-                let place = place.display();
                 let mint =
                     format!("tailwater token mint --projects '{place}' --project {id} --scope read --scope write");
                 writeln!(out, "  TOKEN=$({mint})")?;
@@ -209,6 +232,17 @@ fn announce(listeners: &[TcpListener], scheme: &str, invitation: &Invitation) ->
     }
     out.flush()?;
     Ok(())
+}
+
+impl Invitation {
+    fn of(trust: &Trust, projects: &Projects) -> Self {
+        let first = projects.iter().map(|project| project.id.to_string()).min();
+        match (first, &trust.projects, &trust.operator) {
+            (Some(id), Some(place), _) => Self::Project(id, place.clone()),
+            (_, _, Some(file)) => Self::Operator(file.clone()),
+            (_, _, None) => Self::Open,
+        }
+    }
 }
 
 impl Stop {

@@ -36,7 +36,8 @@ pub(crate) struct ServeSettings {
     /// open, which is for loopback alone unless it is said here]
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) auth: Option<AuthMode>,
-    /// The projects and their keys: a TOML file, or a directory of which every *.toml counts; read again when it changes
+    /// The projects and their keys: a TOML file, or a directory of which every *.toml counts; read again when it changes.
+    /// Without it, --auth required and --admin-token-file make do with projects that are made at run time
     #[arg(long, value_name = "FILE_OR_DIR")]
     pub(crate) projects: Option<PathBuf>,
     /// How far the clock of whoever makes tokens may be off [default: 30s]
@@ -49,6 +50,9 @@ pub(crate) struct ServeSettings {
     /// at least, one a line, of which the first signs and all verify
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_secret_file: Option<PathBuf>,
+    /// Write what is asked of the administration to this stream, as JSON; nobody else writes to it
+    #[arg(long, value_name = "PROJECT/NAME")]
+    pub(crate) audit_stream: Option<String>,
     /// Keep the data in memory: it is gone with the process
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) memory: Option<bool>,
@@ -329,6 +333,7 @@ impl Layer for ServeSettings {
             token_skew: self.token_skew.or(weaker.token_skew),
             admin_token_file: self.admin_token_file.or(weaker.admin_token_file),
             ticket_secret_file: self.ticket_secret_file.or(weaker.ticket_secret_file),
+            audit_stream: self.audit_stream.or(weaker.audit_stream),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
             bucket: self.bucket.or(weaker.bucket),

@@ -320,6 +320,14 @@ impl SigningKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(pub(crate) Zeroizing<String>);
 
+impl SecretText {
+    /// The text, for whoever needs to read it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretText(…)")

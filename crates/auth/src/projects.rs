@@ -42,6 +42,13 @@ pub enum ProjectsError {
     },
 }
 
+impl Default for Projects {
+    /// None at all.
+    fn default() -> Self {
+        Self { projects: HashMap::new(), verified: Verified::with_capacity(CACHED_TOKENS) }
+    }
+}
+
 impl Projects {
     /// These projects.
     ///
@@ -59,7 +66,7 @@ impl Projects {
                 return Err(ProjectsError::Id { id });
             }
         }
-        Ok(Self { projects: kept, verified: Verified::with_capacity(CACHED_TOKENS) })
+        Ok(Self { projects: kept, ..Self::default() })
     }
 
     /// The project of this id.

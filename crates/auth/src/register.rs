@@ -40,7 +40,7 @@ use self::{
 use crate::{
     document::{DocumentError, File, projects_of},
     key::SecretText,
-    project::{BasinName, Project},
+    project::Project,
     projects::{Projects, ProjectsError},
     token::Grant,
 };
@@ -145,8 +145,8 @@ pub enum SetAside {
     /// A file has a project of this id, and whoever writes files is above whoever is asked by HTTP.
     #[error("a file has a project of this id")]
     File,
-    /// Another project has its basin.
-    #[error("another project has its basin")]
+    /// It names a basin, which might be another's, and where no program that runs already would look for its streams.
+    #[error("it names a basin, which only a project of a file may")]
     Basin,
     /// It cannot be read, which a newer program's may be.
     #[error("its document cannot be read: {0}")]
@@ -278,19 +278,13 @@ impl Register {
     /// # Errors
     /// [`ProjectsError`], where those of files cannot be in force together.
     pub fn in_force(&self, files: Vec<Project>) -> Result<InForce, ProjectsError> {
-        let mut basins: Vec<BasinName> = files.iter().filter_map(|project| project.basin.clone()).collect();
         let of_files: Vec<ProjectId> = files.iter().map(|project| project.id.clone()).collect();
         let (mut projects, mut set_aside) = (files, Vec::new());
         for (id, document) in &self.state.projects {
             let read = if of_files.contains(id) { Err(SetAside::File) } else { read(id, document) };
             match read {
-                Ok(Project { basin: Some(basin), .. }) if basins.contains(&basin) => {
-                    set_aside.push((id.clone(), SetAside::Basin));
-                }
-                Ok(project) => {
-                    basins.extend(project.basin.clone());
-                    projects.push(project);
-                }
+                Ok(Project { basin: Some(_), .. }) => set_aside.push((id.clone(), SetAside::Basin)),
+                Ok(project) => projects.push(project),
                 Err(reason) => set_aside.push((id.clone(), reason)),
             }
         }

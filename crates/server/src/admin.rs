@@ -7,11 +7,18 @@
 //! | `projects/{project}/keys` | `GET` | its keys, without secrets |
 //! | `projects/{project}/tokens` | `POST` | a new token |
 //! | `projects/{project}/tokens/inspect` | `POST` | what the token in the body says, and whether it counts |
-//! | the same, and `keys/{key}` | `POST`, `PUT`, `DELETE` | changes, which are refused: projects come from files |
+//! | `projects/{project}/revocations` | `POST` | a token, a ticket, or all of before a time count no more |
+//! | `projects`, `projects/{project}` | `POST`, `PUT`, `DELETE` | projects of run time come and go; for the operator |
+//! | `projects/{project}/keys`, `.../{key}` | `POST`, `PUT`, `DELETE` | their keys come, sign, and go |
+//!
+//! Projects of files are changed there. What changes others is in [`change`], and is written down first, where there is an
+//! [audit log](crate::audit).
 //!
 //! It is there where tokens are asked for, and nowhere else. A token with the scope `manage`, for all streams, administers
 //! its own project; the operator's credential, if there is one, administers all. Who has neither learns nothing about what
 //! exists. No answer says that a page of another origin may see it, and none may be kept.
+
+mod change;
 
 use std::sync::Arc;
 
@@ -34,6 +41,7 @@ use tailwater_protocol::ProjectId;
 
 use crate::{
     app::App,
+    audit::{Attempt, Deed, Who},
     guard::{Auth, Guard},
     problem::Problem,
     request::Fields,
@@ -55,6 +63,7 @@ enum Subject {
     Key,
     Tokens,
     Inspection,
+    Revocations,
 }
 
 /// Who asks.
@@ -64,6 +73,13 @@ enum Administrator {
     Operator,
     /// Who has a token for one project.
     OfProject(Arc<Grant>),
+}
+
+/// Somebody who may not ask.
+struct Denied {
+    problem: Problem,
+    /// Who it is, if that is known.
+    who: Option<Who>,
 }
 
 /// A request of somebody who may ask.
@@ -117,61 +133,103 @@ pub(crate) async fn inspect(State(app): State<App>, request: Request) -> Respons
     answer(&app, Subject::Inspection, request).await
 }
 
+/// `/v1/admin/projects/{project}/revocations`.
+pub(crate) async fn revocations(State(app): State<App>, request: Request) -> Response {
+    answer(&app, Subject::Revocations, request).await
+}
+
 async fn answer(app: &App, subject: Subject, request: Request) -> Response {
     let Auth::Required(guard) = &app.config.auth else { return Problem::not_found().into_response() };
     if !subject.methods().contains(request.method()) {
         return Problem::method_not_allowed(subject.allowed()).into_response();
     }
+    if guard.is_unread() {
+        return Problem::register_not_known().into_response();
+    }
     // Ids have no character that would be written in another way, so a path is taken as it stands.
     let id = request.uri().path().strip_prefix(ROOT).and_then(|rest| rest.split('/').nth(1));
     let id = id.and_then(|id| ProjectId::parse(id).ok());
     let projects = guard.projects();
+    let deed = subject.deed(request.method());
     match Administrator::of(app, guard, &projects, id.as_ref(), request.headers()) {
         Ok(administrator) => {
-            let project = id.as_ref().and_then(|id| projects.get(id));
             let asked = Asked { app, guard, administrator };
-            asked.about(subject, &projects, project, request).await.unwrap_or_else(Problem::into_response)
+            let answered = match deed {
+                None => asked.looks(subject, &projects, id.as_ref(), request).await,
+                Some(deed) => asked.acts(subject, deed, &projects, id, request).await,
+            };
+            answered.unwrap_or_else(Problem::into_response)
         }
-        Err(problem) => {
+        Err(Denied { problem, who }) => {
             let (parts, body) = request.into_parts();
             app.bodies.decline(&parts.headers, body).await;
+            if let (Some(deed), Some(who)) = (deed, who) {
+                let attempt = Attempt::new(app, deed, id, who, &parts.headers);
+                attempt.finish(Some(&problem)).await;
+            }
             problem.into_response()
         }
     }
 }
 
 impl Asked<'_> {
-    async fn about(
+    async fn looks(
         self,
         subject: Subject,
         projects: &Projects,
-        project: Option<&Project>,
+        id: Option<&ProjectId>,
         request: Request,
     ) -> Result<Response, Problem> {
-        let looks = [Method::GET, Method::HEAD].contains(request.method());
-        if subject == Subject::Projects {
-            return if looks { Ok(all(projects)) } else { Err(Problem::projects_from_files()) };
-        }
-        let project = project.ok_or_else(Problem::project_not_found)?;
-        let now_ms = self.app.ambient.now();
+        let project = || id.and_then(|id| projects.get(id)).ok_or_else(Problem::project_not_found);
         match subject {
-            Subject::Projects | Subject::Project if looks => Ok(said(StatusCode::OK, &shown(project))),
-            Subject::Keys if looks => Ok(said(StatusCode::OK, &keys_of(project))),
-            Subject::Tokens => {
-                let body = self.body(request).await?;
-                minted(self.app, project, &self.administrator, &body, now_ms / 1000)
-            }
+            Subject::Projects => Ok(all(projects)),
+            Subject::Project => Ok(said(StatusCode::OK, &shown(project()?))),
+            Subject::Keys => Ok(said(StatusCode::OK, &keys_of(project()?))),
             Subject::Inspection => {
-                let body = self.body(request).await?;
-                Ok(inspected(project, &body, self.guard.moment(now_ms)))
+                let (project, now_ms) = (project()?, self.app.ambient.now());
+                let body = self.body(MAX_BODY, request).await?;
+                Ok(inspected(project, self.guard, &body, self.guard.moment(now_ms)))
             }
-            Subject::Projects | Subject::Project | Subject::Keys | Subject::Key => Err(Problem::projects_from_files()),
+            Subject::Key | Subject::Tokens | Subject::Revocations => {
+                Err(Problem::method_not_allowed(subject.allowed()))
+            }
         }
     }
 
-    async fn body(&self, request: Request) -> Result<Bytes, Problem> {
+    /// Does something, and sees to it that this is written down.
+    async fn acts(
+        self,
+        subject: Subject,
+        deed: Deed,
+        projects: &Projects,
+        id: Option<ProjectId>,
+        request: Request,
+    ) -> Result<Response, Problem> {
+        let project = id.as_ref().and_then(|id| projects.get(id));
+        let mut attempt = Attempt::new(self.app, deed, id.clone(), self.administrator.who(), request.headers());
+        let acted = match (subject, project) {
+            (Subject::Tokens, Some(project)) => self.mints(project, request, &mut attempt).await,
+            (Subject::Tokens, None) => Err(Problem::project_not_found()),
+            (_, _) => Box::pin(self.changes(deed, id, project, request, &mut attempt)).await,
+        };
+        attempt.finish(acted.as_ref().err()).await;
+        acted
+    }
+
+    async fn mints(&self, project: &Project, request: Request, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
+        let now = self.app.ambient.now() / 1000;
+        let body = self.body(MAX_BODY, request).await?;
+        let made = minted(self, project, &body, now)?;
+        let what = json!({ "id": made.id, "scope": made.scopes.to_string(), "expiresAt": made.expires_at });
+        attempt.intend(what).await?;
+        tracing::info!(project = %project.id, id = ?made.id, scopes = %made.scopes, made.expires_at, "made a token");
+        let told = json!({ "token": made.token, "id": made.id, "expiresAt": made.expires_at });
+        Ok(said(StatusCode::CREATED, &told))
+    }
+
+    async fn body(&self, most: usize, request: Request) -> Result<Bytes, Problem> {
         let (parts, body) = request.into_parts();
-        Ok(self.app.bodies.receive_within(MAX_BODY, &parts.headers, body).await?.bytes)
+        Ok(self.app.bodies.receive_within(most, &parts.headers, body).await?.bytes)
     }
 }
 
@@ -182,7 +240,24 @@ impl Subject {
             Self::Projects | Self::Keys => &[Method::GET, Method::HEAD, Method::POST],
             Self::Project => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
             Self::Key => &[Method::PUT, Method::DELETE],
-            Self::Tokens | Self::Inspection => &[Method::POST],
+            Self::Tokens | Self::Inspection | Self::Revocations => &[Method::POST],
+        }
+    }
+
+    /// What is done to it; nothing by who only looks.
+    fn deed(self, method: &Method) -> Option<Deed> {
+        if [Method::GET, Method::HEAD].contains(method) {
+            return None;
+        }
+        let removes = *method == Method::DELETE;
+        match self {
+            Self::Inspection => None,
+            Self::Projects => Some(Deed::MakeProject),
+            Self::Project => Some(if removes { Deed::RemoveProject } else { Deed::PutProject }),
+            Self::Keys => Some(Deed::AddKey),
+            Self::Key => Some(if removes { Deed::RemoveKey } else { Deed::PromoteKey }),
+            Self::Tokens => Some(Deed::MakeToken),
+            Self::Revocations => Some(Deed::Revoke),
         }
     }
 
@@ -192,7 +267,7 @@ impl Subject {
             Self::Projects | Self::Keys => "GET, HEAD, POST, OPTIONS",
             Self::Project => "GET, HEAD, PUT, DELETE, OPTIONS",
             Self::Key => "PUT, DELETE, OPTIONS",
-            Self::Tokens | Self::Inspection => "POST, OPTIONS",
+            Self::Tokens | Self::Inspection | Self::Revocations => "POST, OPTIONS",
         }
     }
 }
@@ -205,18 +280,33 @@ impl Administrator {
         projects: &Projects,
         id: Option<&ProjectId>,
         headers: &HeaderMap,
-    ) -> Result<Self, Problem> {
-        let token = Fields(headers).bearer()?.ok_or(Refusal::NoToken)?;
+    ) -> Result<Self, Denied> {
+        let unknown = |problem: Problem| Denied { problem, who: None };
+        let token = Fields(headers).bearer().map_err(|error| unknown(error.into()))?;
+        let token = token.ok_or_else(|| unknown(Refusal::NoToken.into()))?;
         if app.config.operator.as_ref().is_some_and(|operator| operator.is(token)) {
             return Ok(Self::Operator);
         }
+        let refused = |error| unknown(Refusal::Token(error).into());
         // Of what is no project, or of all of them, no key verifies anything; the form is judged first, as always.
-        Token::parse(token).map_err(Refusal::Token)?;
-        let id = id.ok_or(Refusal::Token(TokenError::Unverified))?;
-        let grant = projects.verify(id, token, guard.moment(app.ambient.now())).map_err(Refusal::Token)?;
+        Token::parse(token).map_err(refused)?;
+        let id = id.ok_or_else(|| refused(TokenError::Unverified))?;
+        let grant = projects.verify(id, token, guard.moment(app.ambient.now())).map_err(refused)?;
+        if guard.revokes(&grant, None) {
+            return Err(refused(TokenError::Revoked));
+        }
         match decide(Act::Manage, Some(&grant), Writers::default()) {
             Ruling::Allowed => Ok(Self::OfProject(grant)),
-            Ruling::IfPublic(refusal) | Ruling::Refused(refusal) => Err(refusal.into()),
+            Ruling::IfPublic(refusal) | Ruling::Refused(refusal) => {
+                Err(Denied { problem: refusal.into(), who: Some(Who::Bearer(grant.id.clone())) })
+            }
+        }
+    }
+
+    fn who(&self) -> Who {
+        match self {
+            Self::Operator => Who::Operator,
+            Self::OfProject(grant) => Who::Bearer(grant.id.clone()),
         }
     }
 
@@ -237,13 +327,15 @@ impl Administrator {
     }
 }
 
-fn minted(
-    app: &App,
-    project: &Project,
-    administrator: &Administrator,
-    body: &[u8],
-    now: u64,
-) -> Result<Response, Problem> {
+/// A token that was made, and not told yet.
+struct Minted {
+    token: String,
+    id: String,
+    scopes: Scopes,
+    expires_at: u64,
+}
+
+fn minted(asked: &Asked<'_>, project: &Project, body: &[u8], now: u64) -> Result<Minted, Problem> {
     // Of what it says, only where it is wrong: what stands there could be a token.
     let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
     let wanted: Wanted = object(body).map_err(|error| {
@@ -257,8 +349,8 @@ fn minted(
         .filter(|scopes| *scopes != Scopes::default())
         .ok_or_else(|| Problem::invalid_token_request(&"`scope` is a list of `read`, `write` and `manage`"))?;
     let key = project.keys.first().signing().ok_or_else(Problem::key_cannot_sign)?;
-    let expires_at = administrator.bound(scopes, now.saturating_add(wanted.expires_in.unwrap_or(LASTS)))?;
-    let random = || (app.ambient.random)();
+    let expires_at = asked.administrator.bound(scopes, now.saturating_add(wanted.expires_in.unwrap_or(LASTS)))?;
+    let random = || (asked.app.ambient.random)();
     let id = wanted.id.unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
     let token = NewToken {
         project: project.id.clone(),
@@ -276,15 +368,24 @@ fn minted(
         MintError::Streams(_) | MintError::Expired | MintError::TooLong => Problem::invalid_token_request(&error),
     })?;
     // Such as one whose id is longer than one may be, or was revoked.
-    project.verify(&minted, Moment { now, skew: 0 }).map_err(|error| Problem::invalid_token_request(&error))?;
-    tracing::info!(project = %project.id, ?id, %scopes, expires_at, "made a token");
-    Ok(said(StatusCode::CREATED, &json!({ "token": minted, "id": id, "expiresAt": expires_at })))
+    let verified = project.verify(&minted, Moment { now, skew: 0 });
+    let verified = verified.and_then(|grant| match asked.guard.revokes(&grant, None) {
+        true => Err(TokenError::Revoked),
+        false => Ok(()),
+    });
+    verified.map_err(|error| Problem::invalid_token_request(&error))?;
+    Ok(Minted { token: minted, id, scopes, expires_at })
 }
 
-fn inspected(project: &Project, body: &[u8], moment: Moment) -> Response {
+fn inspected(project: &Project, guard: &Guard, body: &[u8], moment: Moment) -> Response {
     let token = str::from_utf8(body).map(str::trim).unwrap_or_default();
     let shown = look_into(token);
-    let verdict = match project.verify(token, moment) {
+    let verified = project.verify(token, moment);
+    let verified = verified.and_then(|grant| match guard.revokes(&grant, None) {
+        true => Err(TokenError::Revoked),
+        false => Ok(grant),
+    });
+    let verdict = match verified {
         Ok(grant) => json!({ "counts": true, "expiresAt": grant.expires_at }),
         Err(error) => json!({ "counts": false, "reason": error.name(), "detail": error.to_string() }),
     };

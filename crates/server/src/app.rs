@@ -11,6 +11,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     admission::Admission,
+    audit::AuditLog,
     body::Limits,
     config::{Config, READINESS_TIMEOUT, READINESS_TTL},
     drain::Drain,
@@ -57,6 +58,7 @@ pub struct Shared {
     pub(crate) bodies: Limits,
     pub(crate) admission: Admission,
     pub(crate) readiness: Readiness,
+    pub(crate) audit: AuditLog,
 }
 
 /// Whether the store answers; asked at most once in a while, however many ask here.
@@ -72,7 +74,19 @@ impl App {
         let bodies = Limits::new(&config, &metrics);
         let admission = Admission::new(&config, &metrics.connections);
         let readiness = Readiness::default();
-        Self(Arc::new(Shared { gateway, config, registry, metrics, ambient, drain, bodies, admission, readiness }))
+        let audit = AuditLog::new(config.audit.clone(), &metrics);
+        Self(Arc::new(Shared {
+            gateway,
+            config,
+            registry,
+            metrics,
+            ambient,
+            drain,
+            bodies,
+            admission,
+            readiness,
+            audit,
+        }))
     }
 
     /// What ends its live responses.

@@ -5,6 +5,7 @@ use std::{fmt, num::NonZeroUsize, str::FromStr, thread, time::Duration};
 use http::Uri;
 use tailwater_auth::{Operator, TicketSecrets};
 use tailwater_protocol::{Addressing, ProjectId};
+use tailwater_upstream::StreamKey;
 
 use crate::{client_address::TrustedProxies, guard::Auth, tls::Tls};
 
@@ -68,6 +69,9 @@ pub struct Config {
     pub operator: Option<Operator>,
     /// What signs the tickets of projects whose keys do not sign. The same on all gateways, or a ticket counts on one alone.
     pub ticket_secrets: TicketSecrets,
+    /// The stream that tells what was asked of the administration, and by whom; where tokens are asked for. Only the gateway
+    /// writes to it.
+    pub audit: Option<StreamKey>,
 }
 
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
@@ -118,6 +122,7 @@ impl Default for Config {
             auth: Auth::Open,
             operator: None,
             ticket_secrets: TicketSecrets::default(),
+            audit: None,
         }
     }
 }

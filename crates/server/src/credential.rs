@@ -23,10 +23,11 @@ use tailwater_auth::{
     cookie::may_count,
     ticket::{admit, check_form, in_query, page_of},
 };
-use tailwater_protocol::StreamPath;
+use tailwater_protocol::{ProjectId, StreamPath};
 
 use crate::{
     app::App,
+    guard::Guard,
     location::{self, LocalAddress},
     problem::Problem,
     request::{Fields, SEC_FETCH_SITE},
@@ -43,6 +44,14 @@ pub(crate) struct Credential {
     pub(crate) unknown: Refusal,
 }
 
+/// What credentials are judged by.
+struct Judge<'a> {
+    app: &'a App,
+    guard: &'a Guard,
+    projects: &'a Projects,
+    moment: Moment,
+}
+
 impl Credential {
     /// Looks for one, and verifies it.
     ///
@@ -50,22 +59,20 @@ impl Credential {
     /// There are two, or the one that there is does not count.
     pub(crate) fn of(
         app: &App,
+        guard: &Guard,
         projects: &Projects,
-        moment: Moment,
         path: &StreamPath,
         request: &Request,
     ) -> Result<Self, Problem> {
+        let judge = Judge { app, guard, projects, moment: guard.moment(app.ambient.now()) };
         let token = Fields(request.headers()).bearer()?;
         let ticket = in_query(request.uri().query().unwrap_or_default())?;
         let reads = [Method::GET, Method::HEAD].contains(request.method());
         match (token, ticket) {
             (Some(_), Some(_)) => Err(Problem::two_credentials()),
-            (Some(token), None) => {
-                let grant = projects.verify(&path.project, token, moment).map_err(Refusal::Token)?;
-                Ok(Self::known(grant))
-            }
-            (None, Some(ticket)) if reads => by_ticket(app, projects, moment, path, request, &ticket),
-            (None, None) if reads => Ok(by_cookie(projects, moment, path, request)),
+            (Some(token), None) => Ok(Self::known(judge.verify(&path.project, token).map_err(Refusal::Token)?)),
+            (None, Some(ticket)) if reads => judge.by_ticket(path, request, &ticket),
+            (None, None) if reads => Ok(judge.by_cookie(path, request)),
             (None, Some(_) | None) => Ok(Self::none(Refusal::NoToken)),
         }
     }
@@ -79,60 +86,66 @@ impl Credential {
     }
 }
 
-fn by_ticket(
-    app: &App,
-    projects: &Projects,
-    moment: Moment,
-    path: &StreamPath,
-    request: &Request,
-    ticket: &str,
-) -> Result<Credential, Problem> {
-    check_form(ticket).map_err(Refusal::Ticket)?;
-    let fields = Fields(request.headers());
-    let (origin, fetch_site) = (fields.origin()?, fields.fetch_site()?);
-    let local = request.extensions().get::<LocalAddress>().copied();
-    let own = location::own_origin(app.config.public_url.as_ref(), request.uri(), request.headers(), local);
-    let origin = page_of(origin, fetch_site, own.as_deref()).map_err(Refusal::Ticket)?;
-    // Of a project that is not there, no key verifies anything.
-    let project = projects.get(&path.project).ok_or(Refusal::Ticket(TicketError::Unverified))?;
-    let purpose = Purpose { project, stream: &path.stream, origin, secrets: &app.config.ticket_secrets };
-    let arrival = match fields.last_event_id() {
-        Some(id) if !id.is_empty() => Arrival::Resumed,
-        Some(_) | None => Arrival::First,
-    };
-    // What the project itself revokes, and which keys it has itself, is looked at there.
-    let admission = admit(ticket, &purpose, moment, arrival, |_, _| false, |_| false).map_err(Refusal::Ticket)?;
-    Ok(Credential { ticket: Some(admission.id), ..Credential::known(Arc::new(admission.grant)) })
-}
-
-fn by_cookie(projects: &Projects, moment: Moment, path: &StreamPath, request: &Request) -> Credential {
-    let none = Credential::none(Refusal::NoToken);
-    let headers = request.headers();
-    let Some(project) = projects.get(&path.project) else { return none };
-    let Some(name) = &project.cookie else { return none };
-    let only = |name: &str| {
-        let mut values = headers.get_all(name).iter();
-        values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
-    };
-    let from_page = may_count(only(SEC_FETCH_SITE), only(header::ORIGIN.as_str()), &project.origins);
-    // Credentials of another scheme are somebody else's, but whoever sends them does not count on a cookie.
-    if !from_page || headers.contains_key(header::AUTHORIZATION) {
-        return none;
+impl Judge<'_> {
+    /// What a token lets its bearer do now, as the projects and the register say.
+    fn verify(&self, project: &ProjectId, token: &str) -> Result<Arc<Grant>, TokenError> {
+        let grant = self.projects.verify(project, token, self.moment)?;
+        if self.guard.revokes(&grant, None) { Err(TokenError::Revoked) } else { Ok(grant) }
     }
-    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    let Some(token) = name.value_in(lines) else { return none };
-    match projects.verify(&path.project, token, moment) {
-        Ok(grant) => Credential::known(grant),
-        Err(TokenError::TooLong | TokenError::Form | TokenError::Header(_) | TokenError::Unverified) => none,
-        Err(
-            error @ (TokenError::Claims
-            | TokenError::Streams(_)
-            | TokenError::Project
-            | TokenError::Audience
-            | TokenError::Issuer
-            | TokenError::Expired
-            | TokenError::NotYet
-            | TokenError::Revoked),
-        ) => Credential::none(error.into()),
+
+    fn by_ticket(&self, path: &StreamPath, request: &Request, ticket: &str) -> Result<Credential, Problem> {
+        check_form(ticket).map_err(Refusal::Ticket)?;
+        let config = &self.app.config;
+        let fields = Fields(request.headers());
+        let (origin, fetch_site) = (fields.origin()?, fields.fetch_site()?);
+        let local = request.extensions().get::<LocalAddress>().copied();
+        let own = location::own_origin(config.public_url.as_ref(), request.uri(), request.headers(), local);
+        let origin = page_of(origin, fetch_site, own.as_deref()).map_err(Refusal::Ticket)?;
+        // Of a project that is not there, no key verifies anything.
+        let project = self.projects.get(&path.project).ok_or(Refusal::Ticket(TicketError::Unverified))?;
+        let purpose = Purpose { project, stream: &path.stream, origin, secrets: &config.ticket_secrets };
+        let arrival = match fields.last_event_id() {
+            Some(id) if !id.is_empty() => Arrival::Resumed,
+            Some(_) | None => Arrival::First,
+        };
+        // What the project itself revokes, and which keys it has itself, is looked at there.
+        let admission =
+            admit(ticket, &purpose, self.moment, arrival, |_, _| false, |_| false).map_err(Refusal::Ticket)?;
+        if self.guard.revokes(&admission.grant, Some(admission.id)) {
+            return Err(Refusal::Ticket(TicketError::Revoked).into());
+        }
+        Ok(Credential { ticket: Some(admission.id), ..Credential::known(Arc::new(admission.grant)) })
+    }
+
+    fn by_cookie(&self, path: &StreamPath, request: &Request) -> Credential {
+        let none = Credential::none(Refusal::NoToken);
+        let headers = request.headers();
+        let Some(project) = self.projects.get(&path.project) else { return none };
+        let Some(name) = &project.cookie else { return none };
+        let only = |name: &str| {
+            let mut values = headers.get_all(name).iter();
+            values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+        };
+        let from_page = may_count(only(SEC_FETCH_SITE), only(header::ORIGIN.as_str()), &project.origins);
+        // Credentials of another scheme are somebody else's, but whoever sends them does not count on a cookie.
+        if !from_page || headers.contains_key(header::AUTHORIZATION) {
+            return none;
+        }
+        let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+        let Some(token) = name.value_in(lines) else { return none };
+        match self.verify(&path.project, token) {
+            Ok(grant) => Credential::known(grant),
+            Err(TokenError::TooLong | TokenError::Form | TokenError::Header(_) | TokenError::Unverified) => none,
+            Err(
+                error @ (TokenError::Claims
+                | TokenError::Streams(_)
+                | TokenError::Project
+                | TokenError::Audience
+                | TokenError::Issuer
+                | TokenError::Expired
+                | TokenError::NotYet
+                | TokenError::Revoked),
+            ) => Credential::none(error.into()),
+        }
     }
 }

@@ -3,6 +3,10 @@
 //! A file, or a directory of which every `*.toml` counts (a Kubernetes secret that is mounted, say). They are looked at
 //! every few seconds, and read together when one has changed. What cannot be read, or is wrong, is said once, not used, and
 //! tried again: the projects of before stay until it is right.
+//!
+//! Beside them there are the projects of the [register](registered), where one is followed.
+
+mod registered;
 
 use std::{
     collections::HashMap,
@@ -20,6 +24,8 @@ use tailwater_auth::{BasinName, DocumentError, File, Grant, Moment, Projects, Ti
 use tailwater_protocol::ProjectId;
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use zeroize::Zeroizing;
+
+use self::registered::Registered;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -83,6 +89,7 @@ struct Trusted {
     seen: Mutex<Seen>,
     /// Where the streams of projects are that say so, for as long as the process lives.
     basins: HashMap<ProjectId, BasinName>,
+    registered: Registered,
 }
 
 /// What the looks at the files have come to.
@@ -118,7 +125,13 @@ impl Guard {
         Ok(Self::from_parts(Some(place.to_owned()), projects, skew, seen))
     }
 
-    /// Projects that never change.
+    /// No projects but those of the register.
+    #[must_use]
+    pub fn without_files(skew: Duration) -> Self {
+        Self::fixed(Projects::default(), skew)
+    }
+
+    /// Projects that never change, but for those of the register.
     #[must_use]
     pub fn fixed(projects: Projects, skew: Duration) -> Self {
         Self::from_parts(None, projects, skew, Stamp::default())
@@ -126,9 +139,10 @@ impl Guard {
 
     fn from_parts(place: Option<PathBuf>, projects: Projects, skew: Duration, seen: Stamp) -> Self {
         let basins = projects.iter().filter_map(|project| Some((project.id.clone(), project.basin.clone()?))).collect();
-        let in_force = RwLock::new(Arc::new(projects));
-        let (changes, seen) = (watch::Sender::default(), Mutex::new(Seen { in_force: seen, said: None }));
-        Self(Arc::new(Trusted { place, skew, in_force, changes, seen, basins }))
+        let (changes, projects) = (watch::Sender::default(), Arc::new(projects));
+        let (registered, in_force) = (Registered::beside(Arc::clone(&projects)), RwLock::new(projects));
+        let seen = Mutex::new(Seen { in_force: seen, said: None });
+        Self(Arc::new(Trusted { place, skew, in_force, changes, seen, basins, registered }))
     }
 
     /// The projects in force.
@@ -148,7 +162,8 @@ impl Guard {
     /// # Errors
     /// Why it does not.
     pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketId>, now_ms: u64) -> Result<(), TokenError> {
-        self.projects().check(grant, ticket, self.moment(now_ms), |_| false)
+        self.projects().check(grant, ticket, self.moment(now_ms), |_| false)?;
+        if self.revokes(grant, ticket) { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
     /// How long after what its token says a grant ends, in seconds.
@@ -201,8 +216,7 @@ impl Trusted {
         match read(place).and_then(|projects| self.settled(projects)) {
             Ok(projects) => {
                 *seen = Seen { in_force: stamp, said: None };
-                *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(projects);
-                self.changes.send_modify(|count| *count += 1);
+                self.take_files(projects);
                 Looked::Replaced
             }
             // It is read again the next time, although nothing that can be seen may have changed until then.
@@ -215,6 +229,11 @@ impl Trusted {
                 Looked::Kept(error)
             }
         }
+    }
+
+    fn replace(&self, projects: Arc<Projects>) {
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = projects;
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// The projects, unless the streams of one would be elsewhere than the process has put them.

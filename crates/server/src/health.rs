@@ -4,7 +4,9 @@ use axum::{extract::State, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
-use crate::{app::App, drain::Draining, problem::Problem};
+use tailwater_register::Standing;
+
+use crate::{app::App, drain::Draining, guard::Auth, problem::Problem};
 
 /// The process runs. It says nothing about the store: to restart the process would not mend that.
 pub(crate) async fn live() -> Response {
@@ -19,9 +21,23 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     if let Some(traffic) = app.gateway.suspended() {
         return Err(Problem::store_left_alone(traffic));
     }
-    match app.readiness.store_answers(&app.gateway).await {
-        true => Ok(text(StatusCode::OK, "ready\n".to_owned())),
-        false => Err(Problem::store_silent()),
+    if !app.readiness.store_answers(&app.gateway).await {
+        return Err(Problem::store_silent());
+    }
+    match &app.config.auth {
+        Auth::Required(guard) => guard.register_standing().map_or(Ok(()), known_well)?,
+        Auth::Open => {}
+    }
+    Ok(text(StatusCode::OK, "ready\n".to_owned()))
+}
+
+/// Who does not know who was revoked of late is not to be asked, where another one is.
+fn known_well(standing: Standing) -> Result<(), Problem> {
+    match standing {
+        Standing::Current => Ok(()),
+        Standing::Unread => Err(Problem::register_not_known()),
+        Standing::Behind => Err(Problem::register_behind()),
+        Standing::Unreadable | Standing::Shortened => Err(Problem::register_broken()),
     }
 }
 

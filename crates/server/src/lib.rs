@@ -21,7 +21,8 @@
 //! | `credential` | who asks: a token, a ticket, or a cookie |
 //! | `permit` | what a request may do |
 //! | `standing` | what a live answer stands on, and when that is over |
-//! | `admin` | projects, as whoever administers them sees them; tokens for them |
+//! | `admin` | projects, as whoever administers them sees and changes them; tokens for them |
+//! | `audit` | what was asked of the administration, as messages of a stream |
 //! | `tickets` | tickets for a plain `EventSource`, for whoever has a token |
 //! | `cors` | headers that every response has, and who of other origins may see it |
 //! | `health` | liveness, readiness, metrics |
@@ -56,6 +57,7 @@ mod admission;
 mod answer;
 pub mod app;
 mod append;
+mod audit;
 mod body;
 pub mod client_address;
 pub mod config;

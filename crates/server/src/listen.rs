@@ -101,10 +101,10 @@ impl Server {
                 });
             }
             tasks.spawn(async move {
-                // Nothing is lost half way: the files are read in one piece.
+                // Nothing is lost half way: files are read in one piece, and the register from the store.
                 tokio::select! {
                     () = close.cancelled() => {}
-                    () = guard.watch() => {}
+                    () = guard.keep_up() => {}
                 }
             });
         }

@@ -7,7 +7,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 use tailwater_fanout::ShardMetrics;
 use tailwater_upstream::Fault;
 
-use crate::{admission::Limit, connection::Cut, problem::Counted};
+use crate::{admission::Limit, audit::Written, connection::Cut, problem::Counted};
 
 /// Upper ends of the buckets of request durations, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0];
@@ -39,6 +39,8 @@ pub struct Metrics {
     pub(crate) received: IntCounter,
     /// `tailwater_http_sent_bytes_total`: bytes of streams handed to connections, encoded.
     pub(crate) sent: IntCounter,
+    /// `tailwater_audit_entries_total{result}`.
+    audit: IntCounterVec,
     /// What the delivery shards count.
     pub(crate) shards: ShardMetrics,
 }
@@ -141,6 +143,11 @@ impl Metrics {
             long_polls: gauge("tailwater_http_long_polls", "Long-polls that wait.")?,
             received: counter("tailwater_http_received_bytes_total", "Bytes of request bodies.")?,
             sent: counter("tailwater_http_sent_bytes_total", "Bytes of streams sent, as encoded.")?,
+            audit: counters(
+                "tailwater_audit_entries_total",
+                "Entries of the audit log, by whether they were written.",
+                &["result"],
+            )?,
             shards: ShardMetrics::register(registry)?,
         })
     }
@@ -172,6 +179,10 @@ impl Metrics {
 
     pub(crate) fn sse_ended(&self, reason: SseEnd) {
         self.sse_ends.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub(crate) fn audited(&self, result: Written) {
+        self.audit.with_label_values(&[result.label()]).inc();
     }
 
     pub(crate) fn sent_bytes(&self, bytes: usize) {

@@ -63,9 +63,11 @@ impl Permit {
         let Auth::Required(guard) = &app.config.auth else {
             return Ok(Self { key, unless_public: None, terms: None });
         };
+        if guard.is_unread() {
+            return Err(Problem::register_not_known());
+        }
         let projects = guard.projects();
-        let moment = guard.moment(app.ambient.now());
-        let Credential { grant, ticket, unknown } = Credential::of(app, &projects, moment, &path, request)?;
+        let Credential { grant, ticket, unknown } = Credential::of(app, guard, &projects, &path, request)?;
         // Whoever has no token cannot tell a project that is not there from one that shows nothing.
         let project = projects.get(&path.project).ok_or(Refusal::NoToken)?;
         let act = match *request.method() {
@@ -78,6 +80,9 @@ impl Permit {
             Ruling::IfPublic(refusal) => Some(refusal),
             Ruling::Refused(refusal) => return Err(refusal.into()),
         };
+        if matches!(act, Act::Write(_)) && app.config.audit.as_ref() == Some(&key) {
+            return Err(Problem::audit_stream());
+        }
         Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant, ticket)) })
     }
 

@@ -13,15 +13,18 @@
 //! | 401 | `token_needed`, `token_refused`, `ticket_refused` (the member `reason` says why) | `WWW-Authenticate` |
 //! | 403 | `scope_needed` (the member `scope` names it), `stream_not_allowed` | `WWW-Authenticate` |
 //! | 403 | `stale_epoch` | `Producer-Epoch`: the current one |
-//! | 400 | `invalid_token_request` (to the administration) | |
-//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found`, `project_not_found` | |
+//! | 400 | `invalid_token_request`, `invalid_project`, `invalid_key_request`, `invalid_revocation` (to the administration) | |
+//! | 403 | `operator_needed` (to the administration) | `WWW-Authenticate` |
+//! | 403 | `audit_stream` | `WWW-Authenticate` |
+//! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found`, `project_not_found`, `key_not_found` | |
 //! | 405 | `method_not_allowed` | `Allow` |
 //! | 408 | `body_timeout` | |
 //! | 409 | `stream_closed` | `Stream-Closed`, `Stream-Next-Offset`: the final one |
 //! | 409 | `producer_gap` | `Producer-Expected-Seq`, `Producer-Received-Seq` |
 //! | 409 | `content_type_mismatch`, `stream_seq_not_greater`, `stream_fenced`, `fork_source_deleted` | |
 //! | 409 | `content_type_conflict`, `lifetime_conflict`, `closed_conflict`, `visibility_conflict`, `fork_conflict`, `deleted_conflict` (of a `PUT`) | |
-//! | 409 | `projects_from_files`, `key_cannot_sign` (of the administration) | |
+//! | 409 | `projects_from_files`, `project_exists`, `key_cannot_sign`, `keys_conflict` (of the administration) | |
+//! | 409 | `too_many_revoked_tokens`, `too_many_revoking_projects`, `no_room_for_project`, `unfit_record` (of the register) | |
 //! | 409 | `ticket_secret_missing` | |
 //! | 410 | `stream_deleted`, `fork_offset_gone` | |
 //! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
@@ -33,8 +36,11 @@
 //! | 502 | `store_refused` | |
 //! | 503 | `too_many_connections` | `Retry-After`; the connection ends |
 //! | 503 | `stream_busy`, `too_many_readers`, `over_capacity`, `too_many_projects`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
+//! | 503 | `register_not_known`, `register_behind`, `register_broken`, `register_contended`, `audit_unavailable` | `Retry-After` |
 //!
 //! What caused an error is logged here, once, and not sent.
+
+mod administration;
 
 use std::{error::Error, time::Duration};
 

@@ -37,7 +37,7 @@ use crate::{
 type Served = (&'static str, fn() -> MethodRouter<App>);
 
 /// All that is served. There is no other list: a test asks for what is allowed at each of them.
-const SERVED: [Served; 12] = [
+const SERVED: [Served; 13] = [
     ("/v1/stream/", || any(stream_op)),
     ("/v1/stream/{*path}", || any(stream_op)),
     (tickets::PATH, || any(tickets::post)),
@@ -45,6 +45,7 @@ const SERVED: [Served; 12] = [
     ("/v1/admin/projects/{project}", || any(admin::project)),
     ("/v1/admin/projects/{project}/keys", || any(admin::keys)),
     ("/v1/admin/projects/{project}/keys/{key}", || any(admin::key)),
+    ("/v1/admin/projects/{project}/revocations", || any(admin::revocations)),
     ("/v1/admin/projects/{project}/tokens", || any(admin::tokens)),
     ("/v1/admin/projects/{project}/tokens/inspect", || any(admin::inspect)),
     ("/health", || any(only_get).get(health::live)),

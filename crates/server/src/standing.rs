@@ -148,6 +148,11 @@ pub(crate) async fn end_of(vigil: &mut Option<Vigil>) -> Refusal {
 pub(crate) fn lapse_of(refusal: Refusal) -> Lapse {
     match refusal {
         Refusal::Token(TokenError::Expired) | Refusal::Ticket(TicketError::Expired) => Lapse::Expired,
-        Refusal::NoToken | Refusal::Token(_) | Refusal::Ticket(_) | Refusal::Scope(_) | Refusal::Stream | Refusal::Hidden => Lapse::Revoked,
+        Refusal::NoToken
+        | Refusal::Token(_)
+        | Refusal::Ticket(_)
+        | Refusal::Scope(_)
+        | Refusal::Stream
+        | Refusal::Hidden => Lapse::Revoked,
     }
 }

@@ -1,7 +1,8 @@
 //! Which crate may name which: dependencies point down, and the adapter knows the core, never the reverse.
 //!
 //! ```text
-//! protocol ← log ← upstream ← {s2, fanout}    protocol ← auth    fanout ← pubsub    all but s2 ← server    all ← bins
+//! protocol ← log ← upstream ← {s2, fanout}    protocol ← auth    {auth, upstream} ← register    fanout ← pubsub
+//! all but s2 ← server    all ← bins
 //! ```
 
 use crate::Member;
@@ -14,9 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("s2", &["upstream", "log", "protocol"]),
     ("fanout", &["upstream", "log", "protocol"]),
     ("auth", &["protocol"]),
+    ("register", &["auth", "upstream", "log", "protocol"]),
     ("pubsub", &["fanout", "upstream", "log", "protocol"]),
     // Not `s2`: the server is handed a store by the binary, and so builds and is tested without S2.
-    ("server", &["pubsub", "auth", "fanout", "upstream", "log", "protocol"]),
+    ("server", &["pubsub", "register", "auth", "fanout", "upstream", "log", "protocol"]),
     ("testkit", &["auth", "upstream", "log", "protocol"]),
 ];
 

@@ -11,7 +11,10 @@ use hyper_util::{
 };
 use tempfile::tempdir;
 
-use crate::process::{Program, command, eventually, run};
+use crate::{
+    http::send,
+    process::{Program, command, eventually, run},
+};
 
 const TEXT: (&str, &str) = ("content-type", "text/plain");
 
@@ -86,6 +89,60 @@ fn the_commands_that_are_printed_ask_for_a_token() {
     assert_eq!(curls.len(), 3);
     for curl in curls {
         assert!(curl.contains("/v1/stream/chat/hello -H \"Authorization: Bearer $TOKEN\""), "{curl}");
+    }
+}
+
+#[test]
+fn projects_of_run_time_are_made_by_http_and_outlast_the_process_without_being_told_to_the_log() {
+    let directory = tempdir().unwrap();
+    let directory = directory.path();
+    let operator = "the-credential-of-an-operator-42-characters";
+    fs::write(directory.join("operator"), operator).unwrap();
+    let args =
+        ["--auth", "required", "--admin-token-file", "operator", "--audit-stream", "chat/audit", "--log", "trace"];
+    let program = Program::serve(directory, &args);
+    let lines: Vec<_> = std::iter::from_fn(|| program.line().filter(|line| !line.contains("live=sse"))).collect();
+    assert!(
+        lines.iter().any(|line| line.contains("/v1/admin/projects") && line.contains("$(cat 'operator')")),
+        "{lines:?}"
+    );
+    let bearer = format!("Bearer {operator}");
+    let admin = |program: &Program, method: &str, path: &str, body: &str| {
+        let headers = [("authorization", bearer.as_str())];
+        send(program.addr, method, &format!("/v1/admin/projects{path}"), &headers, body).unwrap()
+    };
+    let made = project(directory, "chat");
+    eventually("the register is read", || program.streams().send("GET", "chat/s", &[], "").status == 401);
+    admin(&program, "POST", "", &made).expect(201);
+    let added = admin(&program, "POST", "/chat/keys", "{\"id\":\"2\",\"first\":true}").expect(201);
+    let minted = |program: &Program, id: &str| {
+        let wanted = format!("{{\"scope\":[\"read\",\"write\"],\"id\":\"{id}\"}}");
+        let made = admin(program, "POST", "/chat/tokens", &wanted).expect(201);
+        let made: serde_json::Value = serde_json::from_str(&made.body).unwrap();
+        format!("Bearer {}", made["token"].as_str().unwrap())
+    };
+    let (kept, gone) = (minted(&program, "kept"), minted(&program, "gone"));
+    program.streams().send("PUT", "chat/s", &[TEXT, ("authorization", &gone)], "a").expect(201);
+    admin(&program, "POST", "/chat/revocations", "{\"id\":\"gone\"}").expect(200);
+    program.streams().send("GET", "chat/s", &[("authorization", &gone)], "").expect(401);
+    let log = program.stderr();
+    program.kill();
+
+    let program = Program::serve(directory, &args);
+    let read = |token: &str| program.streams().send("GET", "chat/s", &[("authorization", token)], "").status;
+    eventually("the register is read", || read(&kept) == 200);
+    assert_eq!(read(&gone), 401);
+    let audit = program.streams().send("GET", "chat/audit?offset=-1", &[("authorization", &kept)], "").expect(200).body;
+    assert!(audit.contains("\"act\":\"revoke\"") && audit.contains("\"outcome\":\"done\""), "{audit}");
+
+    let told = log + &program.stderr() + &audit;
+    assert!(told.contains("the register is known"));
+    let added: serde_json::Value = serde_json::from_str(&added.body).unwrap();
+    for secret in [made.split('"').nth_back(1).unwrap(), added["secret"].as_str().unwrap(), operator] {
+        assert!(secret.len() > 40 && !told.contains(secret), "a secret is told");
+    }
+    for part in [&kept, &gone].into_iter().flat_map(|token| token.trim_start_matches("Bearer ").split('.')) {
+        assert!(!told.contains(part), "a part of a token is told");
     }
 }
 

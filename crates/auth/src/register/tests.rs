@@ -165,9 +165,9 @@ fn a_project_comes_changes_and_goes() {
 fn files_are_above_the_register_and_no_project_hinders_another() {
     let records = [
         put("filed", ""),
-        put("own", "basin = 'own-basin'"),
+        put("own", ""),
+        put("placed", "basin = 'own-basin'"),
         put("thief", "basin = 'file-basin'"),
-        put("zthief", "basin = 'own-basin'"),
         Record::PutProject { project: id("broken"), document: SecretText(Zeroizing::new("a = 1".to_owned())) },
         Record::PutProject { project: id("liar"), document: SecretText(document("filed", "")) },
     ];
@@ -185,8 +185,8 @@ fn files_are_above_the_register_and_no_project_hinders_another() {
             ("broken", SetAside::Malformed(_)),
             ("filed", SetAside::File),
             ("liar", SetAside::Other),
-            ("thief", SetAside::Basin),
-            ("zthief", SetAside::Basin)
+            ("placed", SetAside::Basin),
+            ("thief", SetAside::Basin)
         ]
     ));
 }

@@ -12,7 +12,8 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
 use prometheus::Registry;
 use tailwater_fanout::{Gateway, Seed};
-use tailwater_server::{Ambient, App, Auth, Config, Metrics, Parts, router};
+use tailwater_register::RegisterLog;
+use tailwater_server::{Ambient, App, Auth, Config, Guard, Metrics, Parts, router};
 use tailwater_testkit::ScriptedUpstream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -70,6 +71,27 @@ impl Fixture {
             ambient: Ambient { now_ms: || NOW_MS, random: || 7, secret: |bytes| bytes.fill(7) },
         });
         Self { router: router(app.clone()), app, upstream, registry, guarded }
+    }
+
+    /// Beside a register, which is followed from now on.
+    pub(crate) fn beside_register(
+        upstream: ScriptedUpstream,
+        guard: Guard,
+        config: Config,
+        fanout: tailwater_fanout::Config,
+    ) -> Self {
+        let metrics = tailwater_register::Metrics::register(&Registry::new()).unwrap();
+        let guard = guard.beside_register(RegisterLog::new(Arc::new(upstream.clone()), metrics));
+        tokio::spawn(guard.clone().keep_up());
+        Self::on(upstream, Config { auth: Auth::Required(guard), ..config }, fanout)
+    }
+
+    /// Waits until the register was read.
+    pub(crate) async fn read(self) -> Self {
+        while self.probe("/readyz").await != 200 {
+            tokio::task::yield_now().await;
+        }
+        self
     }
 
     pub(crate) async fn send(

@@ -14,6 +14,7 @@ mod limits;
 mod live;
 mod overload;
 mod reads;
+mod register;
 mod rights;
 mod sockets;
 mod stallers;

@@ -9,17 +9,21 @@ use std::{
 use axum::body::Body;
 use http_body_util::BodyExt as _;
 use tailwater_auth::{
-    File, Moment, NewToken, Operator, Projects, Purpose, Scopes, TicketId, TicketSecrets, mint, ticket::issue,
+    File, Moment, NewToken, Operator, Projects, Purpose, Scopes, TicketId, TicketSecrets, mint, register::Record,
+    ticket::issue,
 };
-use tailwater_log::Visibility;
+use tailwater_log::{NewRecord, Visibility};
 use tailwater_protocol::ProjectId;
+use tailwater_register::RegisterLog;
 use tailwater_server::{Auth, Config, Guard, paths};
-use tailwater_upstream::StreamKey;
+use tailwater_testkit::ScriptedUpstream;
+use tailwater_upstream::{Append, StreamKey};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     fixture::{Fixture, NOW_MS},
@@ -59,6 +63,20 @@ cookie = "session"
 [[project.key]]
 algorithm = "HS256"
 secret = "the secret of wide, and it is long enough"
+"#;
+
+/// `chat` as it is put at run time.
+const CHAT: &str = r#"
+[[project]]
+id = "chat"
+[[project.key]]
+id = "1"
+algorithm = "HS256"
+secret = "the secret of chat, and it is long enough"
+[[project.key]]
+id = "2"
+algorithm = "HS256"
+secret = "another secret of chat, which is long enough"
 "#;
 
 /// The columns: nobody; `Basic`; no token at all in the header of one; a token that has expired; one of another project;
@@ -122,6 +140,10 @@ POST    /v1/stream/{*path}  private-close    401 401 401 401 401 403 204 403 204
 DELETE  /v1/stream/{*path}  private          401 401 401 401 401 403 204 403 204 204 403 401 401 401 401 401 400 401 401
 DELETE  /v1/stream/{*path}  public           401 401 401 401 401 403 204 403 204 204 403 401 401 401 401 401 400 401 401
 DELETE  /v1/stream/{*path}  missing          401 401 401 401 401 403 404 403 404 404 403 401 401 401 401 401 400 401 401
+PUT     /v1/stream/{*path}  audit            401 401 401 401 401 403 403 403 403 403 403 401 401 401 401 401 400 401 401
+POST    /v1/stream/{*path}  audit            401 401 401 401 401 403 403 403 403 403 403 401 401 401 401 401 400 401 401
+DELETE  /v1/stream/{*path}  audit            401 401 401 401 401 403 403 403 403 403 403 401 401 401 401 401 400 401 401
+GET     /v1/stream/{*path}  audit            401 401 401 401 401 404 403 403 404 404 404 401 404 401 401 401 400 404 401
 PATCH   /v1/stream/{*path}  private          405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 OPTIONS /v1/stream/{*path}  private          204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
 GET     /v1/stream/         -                400 400 400 400 400 400 400 400 400 400 400 400 400 400 400 400 400 400 400
@@ -152,13 +174,13 @@ POST    /metrics            -                405 405 405 405 405 405 405 405 405
 DELETE  /metrics            -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 PATCH   /metrics            -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 OPTIONS /metrics            -                204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
-GET     /v1/ticket             -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
-HEAD    /v1/ticket             -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
-PUT     /v1/ticket             -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
-POST    /v1/ticket             -                401 401 401 401 401 201 403 403 201 201 404 401 401 401 401 401 201 401 401
-DELETE  /v1/ticket             -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
-PATCH   /v1/ticket             -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
-OPTIONS /v1/ticket             -                204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/ticket          -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+HEAD    /v1/ticket          -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+PUT     /v1/ticket          -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+POST    /v1/ticket          -                401 401 401 401 401 201 403 403 201 201 404 401 401 401 401 401 201 401 401
+DELETE  /v1/ticket          -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /v1/ticket          -                405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/ticket          -                204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
 GET     /v1/admin/projects  -  401 401 401 401 401 401 401 401 401 401 401 200 401 401 401 401 401 401 401
 HEAD    /v1/admin/projects  -  401 401 401 401 401 401 401 401 401 401 401 200 401 401 401 401 401 401 401
 PUT     /v1/admin/projects  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
@@ -168,9 +190,9 @@ PATCH   /v1/admin/projects  -  405 405 405 405 405 405 405 405 405 405 405 405 4
 OPTIONS /v1/admin/projects  -  204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
 GET     /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
 HEAD    /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
-PUT     /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 409 409 403 403 409 401 401 401 401 409 401 401
+PUT     /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 403 403 403 403 409 401 401 401 401 403 401 401
 POST    /v1/admin/projects/{project}  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
-DELETE  /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 409 409 403 403 409 401 401 401 401 409 401 401
+DELETE  /v1/admin/projects/{project}  -  401 401 401 401 401 403 403 403 403 403 403 409 401 401 401 401 403 401 401
 PATCH   /v1/admin/projects/{project}  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 OPTIONS /v1/admin/projects/{project}  -  204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
 GET     /v1/admin/projects/{project}/keys  -  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
@@ -187,6 +209,14 @@ POST    /v1/admin/projects/{project}/keys/{key}  -  405 405 405 405 405 405 405 
 DELETE  /v1/admin/projects/{project}/keys/{key}  -  401 401 401 401 401 403 403 409 409 403 403 409 401 401 401 401 409 401 401
 PATCH   /v1/admin/projects/{project}/keys/{key}  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 OPTIONS /v1/admin/projects/{project}/keys/{key}  -  204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
+GET     /v1/admin/projects/{project}/revocations  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+HEAD    /v1/admin/projects/{project}/revocations  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+PUT     /v1/admin/projects/{project}/revocations  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+POST    /v1/admin/projects/{project}/revocations  -  401 401 401 401 401 403 403 409 409 403 403 409 401 401 401 401 409 401 401
+POST    /v1/admin/projects/{project}/revocations  run-time  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
+DELETE  /v1/admin/projects/{project}/revocations  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+PATCH   /v1/admin/projects/{project}/revocations  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
+OPTIONS /v1/admin/projects/{project}/revocations  -  204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
 GET     /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 HEAD    /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 PUT     /v1/admin/projects/{project}/tokens  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
@@ -201,6 +231,14 @@ POST    /v1/admin/projects/{project}/tokens/inspect  -  401 401 401 401 401 403 
 DELETE  /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 PATCH   /v1/admin/projects/{project}/tokens/inspect  -  405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405 405
 OPTIONS /v1/admin/projects/{project}/tokens/inspect  -  204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204 204
+POST    /v1/admin/projects  run-time  401 401 401 401 401 401 401 401 401 401 401 201 401 401 401 401 401 401 401
+GET     /v1/admin/projects/{project}  run-time  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
+PUT     /v1/admin/projects/{project}  run-time  401 401 401 401 401 403 403 403 403 403 403 200 401 401 401 401 403 401 401
+DELETE  /v1/admin/projects/{project}  run-time  401 401 401 401 401 403 403 403 403 403 403 200 401 401 401 401 403 401 401
+POST    /v1/admin/projects/{project}/keys  run-time  401 401 401 401 401 403 403 201 201 403 403 201 401 401 401 401 201 401 401
+PUT     /v1/admin/projects/{project}/keys/{key}  run-time  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
+DELETE  /v1/admin/projects/{project}/keys/{key}  run-time  401 401 401 401 401 403 403 200 200 403 403 200 401 401 401 401 200 401 401
+POST    /v1/admin/projects/{project}/tokens  run-time  401 401 401 401 401 403 403 403 201 403 403 201 401 401 401 401 201 401 401
 ";
 
 /// Spellings of one name: whatever they are, the answer is the same.
@@ -231,9 +269,37 @@ const OTHERS: [(&str, [u16; 4]); 16] = [
 pub(crate) fn guarded() -> Fixture {
     let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
     let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
-    let fanout = tailwater_fanout::Config { undeclared_visibility: Visibility::Private, ..Default::default() };
+    Fixture::with(Config { auth, ..config() }, fanout())
+}
+
+/// The same with `chat` for a project of run time, which has two keys.
+async fn at_run_time() -> Fixture {
+    let others = PROJECTS.split("[[project]]").filter(|text| !text.contains("\"chat\""));
+    let others = others.collect::<Vec<_>>().join("[[project]]");
+    let projects = Projects::parse([File { name: "projects.toml", bytes: others.as_bytes() }]).unwrap();
+    let upstream = ScriptedUpstream::default();
+    let record = Record::put(Zeroizing::new(CHAT.to_owned())).unwrap().encode();
+    let batch = Append::new(vec![NewRecord::message(record.into())]);
+    upstream.land(&RegisterLog::key(), batch).unwrap();
+    let guard = Guard::fixed(projects, Duration::from_secs(30));
+    Fixture::beside_register(upstream, guard, config(), fanout()).read().await
+}
+
+fn fanout() -> tailwater_fanout::Config {
+    tailwater_fanout::Config { undeclared_visibility: Visibility::Private, ..Default::default() }
+}
+
+fn config() -> Config {
     let operator = Some(Operator::new(OPERATOR).unwrap());
-    Fixture::with(Config { auth, operator, ..Config::default() }, fanout)
+    Config { operator, ..Config::default() }
+}
+
+/// The audit log is the stream that the rows are about.
+fn with_audit_log() -> Fixture {
+    let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
+    let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
+    let audit = Some(StreamKey::new("chat", "room/a b"));
+    Fixture::with(Config { auth, audit, ..config() }, fanout())
 }
 
 pub(crate) fn token(project: &str, scopes: &str, streams: Option<&str>, expires_in: i64) -> String {
@@ -343,12 +409,27 @@ async fn public_in_no_project(fixture: &Fixture) {
     assert_eq!(open.send("PUT", "/v1/stream/nowhere/s", &headers, "hello").await.status, 201);
 }
 
+/// What is asked of the administration where things change at run time.
+fn at_run_time_asked(path: &str, method: &str) -> &'static str {
+    match (path.rsplit('/').next().unwrap(), method) {
+        ("projects", _) => {
+            "[[project]]\nid='new'\n[[project.key]]\nalgorithm='HS256'\nsecret='the secret of new, long enough for all'"
+        }
+        ("{project}", _) => CHAT,
+        ("keys", _) => r#"{"id":"3"}"#,
+        ("tokens", _) => r#"{"scope":["read"]}"#,
+        ("revocations", _) => r#"{"id":"a-token"}"#,
+        _ => "",
+    }
+}
+
 /// The request of a row: the rest of the path, headers, body.
 fn asked(method: &str, path: &str, subject: &str) -> (&'static str, Vec<(&'static str, &'static str)>, &'static str) {
     let plain = ("content-type", "text/plain");
     let fork = |source| ("", vec![("stream-forked-from", source)], "");
     match (method, subject) {
         ("POST", "-") if path == "/v1/ticket" => ("", vec![], WANTED),
+        ("POST" | "PUT", "run-time") => ("", vec![], at_run_time_asked(path, method)),
         ("POST", "-") => ("", vec![], r#"{"scope":["read"]}"#),
         ("GET", poll) if poll.ends_with("-poll") => ("?offset=-1&live=long-poll", vec![], ""),
         ("GET", events) if events.ends_with("-events") => ("?offset=-1&live=sse", vec![], ""),
@@ -405,7 +486,11 @@ async fn everybody_may_do_what_the_table_says_however_a_name_is_spelled() {
         };
         for spelling in &spellings {
             for ((who, (shown, ticket)), status) in WHO.iter().zip(&all_shown).zip(&statuses) {
-                let fixture = guarded();
+                let fixture = match subject {
+                    "run-time" => at_run_time().await,
+                    "audit" => with_audit_log(),
+                    _ => guarded(),
+                };
                 prepare(&fixture, subject).await;
                 let (query, mut headers, body) = asked(method, path, subject);
                 headers.extend(shown.iter().map(|(name, value)| (*name, value.as_str())));

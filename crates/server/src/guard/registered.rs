@@ -1,0 +1,183 @@
+//! What the register says beside the files: further projects, and what was revoked.
+//!
+//! A file is above the register: whoever writes files is above whoever is asked by HTTP. Where a project's streams are is
+//! settled when the program starts, so a project of the register has no basin of its own.
+//!
+//! Until the register was read, nobody knows which projects there are and which tokens were revoked, so nothing is judged.
+//! After that, what is known counts, whatever becomes of the store.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tailwater_auth::{
+    Grant, Project, Projects, TicketId,
+    key::SecretText,
+    register::{InForce, Register},
+};
+use tailwater_protocol::ProjectId;
+use tailwater_register::{RegisterLog, Standing, View};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+
+use super::{Guard, Trusted};
+
+/// How long what has been folded may take to be in force.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The register, and what it was put together with.
+pub(super) struct Registered {
+    log: OnceLock<RegisterLog>,
+    parts: Mutex<Parts>,
+    /// Up to where the register is in force; `None` before it was read.
+    reached: watch::Sender<Option<u64>>,
+}
+
+/// What the projects in force were put together from.
+struct Parts {
+    files: Arc<Projects>,
+    documents: Vec<(ProjectId, SecretText)>,
+    /// Which projects of the register are not in force, and why, as it was said last.
+    said: HashSet<(ProjectId, String)>,
+}
+
+impl Registered {
+    pub(super) fn beside(files: Arc<Projects>) -> Self {
+        let parts = Mutex::new(Parts { files, documents: Vec::new(), said: HashSet::new() });
+        Self { log: OnceLock::new(), parts, reached: watch::Sender::new(None) }
+    }
+}
+
+impl Guard {
+    /// The same, with the register of a store beside its files. It is followed while the guard [keeps
+    /// up](Self::keep_up).
+    #[must_use]
+    pub fn beside_register(self, log: RegisterLog) -> Self {
+        self.0.registered.log.get_or_init(|| log);
+        self
+    }
+
+    /// Keeps up with the files and with the register, for ever.
+    pub async fn keep_up(self) {
+        let Some(log) = self.register().cloned() else { return self.watch().await };
+        let (files, followed) = (Box::pin(self.clone().watch()), Box::pin(log.clone().follow()));
+        tokio::join!(files, followed, Box::pin(self.heed(&log)));
+    }
+
+    /// The register, where there is one.
+    pub(crate) fn register(&self) -> Option<&RegisterLog> {
+        self.0.registered.log.get()
+    }
+
+    /// How well the register is known, where there is one.
+    pub(crate) fn register_standing(&self) -> Option<Standing> {
+        let standing = self.register()?.standing();
+        Some(if self.is_unread() && standing == Standing::Current { Standing::Unread } else { standing })
+    }
+
+    /// Whether nobody can be judged, because nobody knows who was revoked.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.register().is_some() && self.0.registered.reached.borrow().is_none()
+    }
+
+    /// Whether what was granted counts no more: what was granted for a token, or for a ticket that was got with it.
+    pub(crate) fn revokes(&self, grant: &Grant, ticket: Option<TicketId>) -> bool {
+        let Some(log) = self.register() else { return false };
+        let is_revoked = |register: &Register| {
+            let by_name = |id: TicketId| register.is_revoked(&grant.project, Some(&id.to_string()), grant.issued_at);
+            register.revokes(grant) || ticket.is_some_and(by_name)
+        };
+        log.with(|view| is_revoked(view.register()))
+    }
+
+    /// Whether a file has this project.
+    pub(crate) fn is_of_files(&self, project: &ProjectId) -> bool {
+        self.0.parts().files.get(project).is_some()
+    }
+
+    /// Waits until what stands in the register at `position` is in force; false if that takes too long.
+    pub(crate) async fn has_in_force(&self, position: u64) -> bool {
+        let mut reached = self.0.registered.reached.subscribe();
+        let there = reached.wait_for(|reached| reached.is_some_and(|next| next > position));
+        matches!(timeout(IN_FORCE_WITHIN, there).await, Ok(Ok(_)))
+    }
+
+    /// Puts in force what is folded.
+    async fn heed(&self, log: &RegisterLog) {
+        let mut views = log.changes();
+        loop {
+            let is_news = {
+                let view = views.borrow_and_update();
+                view.is_read() && *self.0.registered.reached.borrow() != Some(view.register().next())
+            };
+            if is_news {
+                let (trusted, log) = (Arc::clone(&self.0), log.clone());
+                // Reading documents takes a while if there are many.
+                match spawn_blocking(move || trusted.take_register(&log)).await {
+                    Ok(next) => self.0.has_reached(next),
+                    Err(error) => tracing::error!(%error, "the register's projects were not put in force"),
+                }
+            }
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Trusted {
+    /// Puts other files in force, with the register beside them.
+    pub(super) fn take_files(&self, files: Projects) {
+        let mut parts = self.parts();
+        parts.files = Arc::new(files);
+        match self.registered.log.get().map(RegisterLog::view).filter(View::is_read) {
+            Some(view) => self.combine(&mut parts, view.register()),
+            None => self.replace(Arc::clone(&parts.files)),
+        }
+    }
+
+    /// Puts what the register says now in force, and tells up to where. Revocations are looked up as they are asked for.
+    fn take_register(&self, log: &RegisterLog) -> u64 {
+        let mut parts = self.parts();
+        // Not before the lock: what is put in force never goes back.
+        let view = log.view();
+        let register = view.register();
+        let known = parts.documents.iter().map(|(id, document)| (id, document));
+        // New ones forget what was verified before, so they are made where they have to be.
+        if !register.documents().eq(known) {
+            self.combine(&mut parts, register);
+        }
+        register.next()
+    }
+
+    fn combine(&self, parts: &mut Parts, register: &Register) {
+        parts.documents = register.documents().map(|(id, document)| (id.clone(), document.clone())).collect();
+        if parts.documents.is_empty() {
+            return self.replace(Arc::clone(&parts.files));
+        }
+        let files: Vec<Project> = parts.files.iter().cloned().collect();
+        match register.in_force(files) {
+            Ok(InForce { projects, set_aside }) => {
+                let said = set_aside.into_iter().map(|(id, reason)| (id, reason.to_string())).collect();
+                for (project, reason) in HashSet::difference(&said, &parts.said) {
+                    tracing::warn!(%project, reason, "a project of the register is not in force");
+                }
+                parts.said = said;
+                self.replace(Arc::new(projects));
+            }
+            // Those of files were in force together before, and others are set aside where they cannot be.
+            Err(error) => tracing::error!(%error, "the projects were not replaced"),
+        }
+    }
+
+    fn has_reached(&self, next: u64) {
+        self.registered.reached.send_replace(Some(next));
+        // What it says of revocations is looked up, so nothing else has rung for it.
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {
+        self.registered.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,267 @@
+//! Three gateways on one store: keys are rotated and tokens revoked at one, and the others are asked until they know.
+//!
+//! Everything goes by HTTP, as an operator does it. Each act is asked of another gateway in turn, and its time is taken from
+//! before it is asked until the last gateway has answered as it has to.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, ensure};
+use http::Method;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Form, leave, seconds};
+use crate::{
+    cluster::{Cluster, Setup, Way},
+    report::Findings,
+    wire::{Answer, Ask, Link},
+};
+
+/// How long what is changed may take to be so everywhere.
+const WITHIN: Duration = Duration::from_secs(5);
+/// When it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a gateway is asked.
+const EVERY: Duration = Duration::from_millis(2);
+/// The operator's credential.
+const OPERATOR: &str = "the-credential-of-an-operator-of-pods";
+/// What ends the response of a reader whose token was revoked.
+const LAST_EVENT: &str = "event: unauthorized\ndata:{\"reason\":\"revoked\"}\n";
+const STREAM: &str = "/v1/stream/acme/s";
+
+/// Runs it.
+///
+/// # Errors
+/// When something does not start, or is not answered.
+pub async fn run(form: Form, seed: u64) -> anyhow::Result<Findings> {
+    let rounds = match form {
+        Form::Short => 2,
+        Form::Long => 100,
+    };
+    let mut findings = Findings::of("trust");
+    findings.figure("seed", seed);
+    let secrets = TempDir::with_prefix("tailwater-trust-")?;
+    let operator = secrets.path().join("operator");
+    fs::write(&operator, OPERATOR)?;
+    let operator = operator.to_str().context("the temporary folder's name is no text")?;
+    let pod_args = ["--auth", "required", "--admin-token-file", operator, "--audit-stream", "ops/audit"];
+    let setup = Setup { pods: 3, pod_args: pod_args.map(str::to_owned).to_vec(), way: Way::Direct };
+    let cluster = Cluster::start(&setup).await?;
+    let mut trial = Trial::of(&cluster);
+    trial.open(rounds).await?;
+
+    findings.figure("rounds", rounds);
+    trial.tell(&mut findings);
+    Ok(leave(cluster, findings))
+}
+
+/// How long each kind of change took, at each time.
+#[derive(Default)]
+struct Times {
+    made: Vec<Duration>,
+    rotated_in: Vec<Duration>,
+    rotated_out: Vec<Duration>,
+    one_token: Vec<Duration>,
+    readers_ended: Vec<Duration>,
+    all_before: Vec<Duration>,
+    removed: Vec<Duration>,
+}
+
+struct Trial {
+    pods: Vec<Link>,
+    /// Whose turn it is to be asked for something.
+    turn: usize,
+    times: Times,
+    readers: usize,
+    /// Of those, whose response ended with the event that says why.
+    told: usize,
+}
+
+impl Trial {
+    fn of(cluster: &Cluster) -> Self {
+        let pods = cluster.fronts().into_iter().map(Link::to).collect();
+        Self { pods, turn: 0, times: Times::default(), readers: 0, told: 0 }
+    }
+
+    async fn open(&mut self, rounds: usize) -> anyhow::Result<()> {
+        for round in 0..rounds {
+            self.round(round).await.with_context(|| format!("in round {round}"))?;
+        }
+        Ok(())
+    }
+
+    /// A project comes, its key is rotated, tokens are revoked in all ways, and it goes.
+    async fn round(&mut self, round: usize) -> anyhow::Result<()> {
+        let secret = format!("the secret of round {round}, which is long enough");
+        let project = format!(
+            "[[project]]\nid = 'acme'\n[[project.key]]\nid = 'old'\nalgorithm = 'HS256'\nsecret = '{secret}'\n"
+        );
+        let began = Instant::now();
+        self.administer(Method::PUT, "", project).await?;
+        let first = self.counting_token(began).await?;
+        self.put(&first).await?;
+        self.times.made.push(self.until(&first, began, true).await?);
+
+        self.administer(Method::POST, "/keys", json!({ "id": "new" }).to_string()).await?;
+        let began = Instant::now();
+        self.administer(Method::PUT, "/keys/new", String::new()).await?;
+        let second = self.token("second").await?;
+        self.times.rotated_in.push(self.until(&second, began, true).await?);
+        let began = Instant::now();
+        self.administer(Method::DELETE, "/keys/old", String::new()).await?;
+        self.times.rotated_out.push(self.until(&first, began, false).await?);
+
+        let readers = self.readers(&second).await?;
+        let began = Instant::now();
+        self.administer(Method::POST, "/revocations", json!({ "id": "second" }).to_string()).await?;
+        self.times.one_token.push(self.until(&second, began, false).await?);
+        self.see_out(readers, began).await?;
+
+        let third = self.token("third").await?;
+        self.until(&third, Instant::now(), true).await?;
+        let began = Instant::now();
+        let before = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 1;
+        self.administer(Method::POST, "/revocations", json!({ "before": before }).to_string()).await?;
+        self.times.all_before.push(self.until(&third, began, false).await?);
+
+        let fourth = self.counting_token(Instant::now()).await?;
+        self.until(&fourth, Instant::now(), true).await?;
+        let began = Instant::now();
+        self.administer(Method::DELETE, "", String::new()).await?;
+        self.times.removed.push(self.until(&fourth, began, false).await?);
+        Ok(())
+    }
+
+    /// Asks the next gateway to change something.
+    async fn administer(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<Answer> {
+        let ask = Ask::new(method, format!("/v1/admin/projects/acme{path}")).body(body);
+        let answer = self.next_pod().exchange(&bearing(ask, OPERATOR), PATIENCE).await?;
+        let told = String::from_utf8_lossy(&answer.body);
+        ensure!((200..300).contains(&answer.status), "{path} was answered {} {told}", answer.status);
+        Ok(answer)
+    }
+
+    fn next_pod(&mut self) -> &mut Link {
+        self.turn += 1;
+        let count = self.pods.len();
+        &mut self.pods[self.turn % count]
+    }
+
+    /// A token that may read and write, of this id.
+    async fn token(&mut self, id: &str) -> anyhow::Result<String> {
+        let wanted = json!({ "scope": ["read", "write"], "id": id });
+        // The one that has just made the change, which is in force there: others may not know it yet.
+        let count = self.pods.len();
+        let pod = &mut self.pods[self.turn % count];
+        let ask = Ask::new(Method::POST, "/v1/admin/projects/acme/tokens").body(wanted.to_string());
+        let answer = pod.exchange(&bearing(ask, OPERATOR), PATIENCE).await?;
+        ensure!(answer.status == 201, "a token was answered {}", String::from_utf8_lossy(&answer.body));
+        let made: Value = serde_json::from_slice(&answer.body)?;
+        Ok(made["token"].as_str().context("there is no token")?.to_owned())
+    }
+
+    /// A token that is not of before all that was revoked: seconds have to pass for that.
+    async fn counting_token(&mut self, began: Instant) -> anyhow::Result<String> {
+        loop {
+            match self.token("another").await {
+                Ok(token) => return Ok(token),
+                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    async fn put(&mut self, token: &str) -> anyhow::Result<()> {
+        let ask = Ask::new(Method::PUT, STREAM).with("content-type", "text/plain").body("a");
+        let count = self.pods.len();
+        let answer = self.pods[self.turn % count].exchange(&bearing(ask, token), PATIENCE).await?;
+        ensure!([200, 201].contains(&answer.status), "the stream was answered {}", answer.status);
+        Ok(())
+    }
+
+    /// How long it takes, from then on, until a token counts everywhere, or nowhere.
+    async fn until(&mut self, token: &str, began: Instant, counts: bool) -> anyhow::Result<Duration> {
+        let wanted = if counts { 200 } else { 401 };
+        for pod in &mut self.pods {
+            loop {
+                let ask = bearing(Ask::new(Method::HEAD, STREAM), token);
+                if pod.exchange(&ask, PATIENCE).await.is_ok_and(|answer| answer.status == wanted) {
+                    break;
+                }
+                ensure!(began.elapsed() < PATIENCE, "a gateway does not answer {wanted}");
+                sleep(EVERY).await;
+            }
+        }
+        Ok(began.elapsed())
+    }
+
+    /// A live reader at each gateway, whose responses have begun.
+    async fn readers(&mut self, token: &str) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<(Instant, String)>>>> {
+        let mut readers = Vec::new();
+        for pod in &mut self.pods {
+            let ask = bearing(Ask::get(format!("{STREAM}?offset=-1&live=sse")), token);
+            let answer = pod.start(&ask, PATIENCE).await?;
+            ensure!(answer.status() == 200, "a reader was answered {}", answer.status());
+            let mut body = answer.into_body();
+            readers.push(tokio::spawn(async move {
+                let mut text = String::new();
+                while let Some(frame) = body.frame().await {
+                    if let Ok(data) = frame?.into_data() {
+                        text.push_str(&String::from_utf8_lossy(&data));
+                    }
+                }
+                Ok((Instant::now(), text))
+            }));
+        }
+        Ok(readers)
+    }
+
+    async fn see_out(
+        &mut self,
+        readers: Vec<JoinHandle<anyhow::Result<(Instant, String)>>>,
+        began: Instant,
+    ) -> anyhow::Result<()> {
+        for reader in readers {
+            let (ended, text) = timeout(PATIENCE, reader).await.context("a reader goes on")???;
+            self.readers += 1;
+            self.told += usize::from(text.contains(LAST_EVENT));
+            self.times.readers_ended.push(ended.saturating_duration_since(began));
+        }
+        Ok(())
+    }
+
+    fn tell(self, findings: &mut Findings) {
+        let Times { made, rotated_in, rotated_out, one_token, readers_ended, all_before, removed } = self.times;
+        let all = [
+            ("a project is made", made),
+            ("a new key counts", rotated_in),
+            ("an old key counts no more", rotated_out),
+            ("a token is revoked", one_token),
+            ("a live reader of it has ended", readers_ended),
+            ("all before a time is revoked", all_before),
+            ("a project is removed", removed),
+        ];
+        let mut worst = Duration::ZERO;
+        for (what, mut times) in all {
+            times.sort_unstable();
+            let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+            worst = worst.max(most);
+            findings.figure(&format!("{what}, s: median, most"), json!([seconds(median), seconds(most)]));
+        }
+        findings.check(format!("{} s at most until all three know, of {WITHIN:?}", seconds(worst)), worst <= WITHIN);
+        let (told, readers) = (self.told, self.readers);
+        findings.check(format!("{told} of {readers} readers were told why they end"), told == readers);
+    }
+}
+
+fn bearing(ask: Ask, token: &str) -> Ask {
+    ask.with("authorization", format!("Bearer {token}"))
+}

@@ -207,7 +207,9 @@ impl Stretch<'_> {
                         Ok(stands)
                     }
                     Departure::Ended { reason: Ended::Closed, .. } => Err(End::Closed),
-                    Departure::Ended { reason: Ended::Rotated | Ended::Drained, .. } => Err(End::Left),
+                    Departure::Ended { reason: Ended::Rotated | Ended::Drained | Ended::Lapsed(_), .. } => {
+                        Err(End::Left)
+                    }
                     Departure::Lost { .. } | Departure::Woken { .. } => Err(End::Cut),
                 };
             }

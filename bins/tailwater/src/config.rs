@@ -9,6 +9,7 @@ use tailwater_server::{Config as ServerConfig, TrustedProxies};
 
 use crate::{
     foreign::{self, Foreign},
+    issuers::Outside,
     settings::{AuthMode, Count, LogFormat, ServeSettings, Service, Size, Span, StoreSettings},
 };
 
@@ -69,6 +70,8 @@ pub(crate) struct Trust {
     pub(crate) ticket_secrets: Option<PathBuf>,
     /// The stream that tells what was asked of the administration.
     pub(crate) audit: Option<StreamPath>,
+    /// Where keys of issuers may be fetched from.
+    pub(crate) outside: Option<Outside>,
 }
 
 /// An embedded store alone.
@@ -349,7 +352,8 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
             }
             let ticket_secrets = settings.ticket_secret_file.clone();
             let audit = settings.audit_stream.as_deref().map(audit_stream).transpose()?;
-            Ok(Some(Trust { projects, skew, operator, ticket_secrets, audit }))
+            let outside = Outside::decide(settings)?;
+            Ok(Some(Trust { projects, skew, operator, ticket_secrets, audit, outside }))
         }
         (Some(AuthMode::Open), Some(_), _) => {
             Err(refused("projects", &"is for auth required, and with auth open nobody is asked for a token"))
@@ -366,7 +370,7 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
         (_, None, _) if settings.audit_stream.is_some() => {
             Err(refused("audit-stream", &"is for auth required, and there is nothing to administer"))
         }
-        (Some(AuthMode::Open), None, _) | (None, None, None) => Ok(None),
+        (Some(AuthMode::Open), None, _) | (None, None, None) => Outside::decide(settings).map(|_| None),
         (None, None, Some(address)) => Err(refused(
             "auth",
             &format!(
@@ -661,8 +665,14 @@ mod tests {
     #[test]
     fn everybody_may_do_everything_only_on_loopback_unless_that_is_said() {
         let trust = |projects: &str, seconds| {
-            let skew = Duration::from_secs(seconds);
-            Some(Trust { projects: Some(projects.into()), skew, operator: None, ticket_secrets: None, audit: None })
+            Some(Trust {
+                projects: Some(projects.into()),
+                skew: Duration::from_secs(seconds),
+                operator: None,
+                ticket_secrets: None,
+                audit: None,
+                outside: None,
+            })
         };
         let table = [
             ("", None),

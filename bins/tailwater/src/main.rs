@@ -12,10 +12,12 @@
 //! - [`serve`]: running until told to stop.
 //! - [`trust`]: making and looking at projects and tokens.
 //! - [`keys`]: other keys in the files of projects.
+//! - [`issuers`]: where keys of issuers are fetched from.
 
 mod config;
 mod descriptors;
 mod foreign;
+mod issuers;
 mod keys;
 mod log;
 mod memory;

@@ -68,10 +68,12 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
         config.server.tls = Some(Tls::load(&files.certificate, &files.key)?);
     }
     let (mut invitation, mut guard) = (Invitation::Open, None);
+    let registry = Registry::new();
     if let Some(trust) = &config.trust {
+        let issuers = trust.outside.as_ref().map(|outside| outside.open(&registry)).transpose()?.unwrap_or_default();
         let trusted = match &trust.projects {
-            Some(place) => Guard::load(place, trust.skew)?,
-            None => Guard::without_files(trust.skew),
+            Some(place) => Guard::load(place, trust.skew, issuers)?,
+            None => Guard::without_files(trust.skew, issuers),
         };
         invitation = Invitation::of(trust, &trusted.projects());
         config.placement = placed(config.placement, &trusted.projects())?;
@@ -82,7 +84,6 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
         guard = Some(trusted);
     }
     let listeners = bind(&config)?;
-    let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let meter = tailwater_s2::Metrics::register(&registry)?.into();
     let opening = Box::pin(store::open(&config.store, config.placement, meter));

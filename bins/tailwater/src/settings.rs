@@ -53,6 +53,15 @@ pub(crate) struct ServeSettings {
     /// Write what is asked of the administration to this stream, as JSON; nobody else writes to it
     #[arg(long, value_name = "PROJECT/NAME")]
     pub(crate) audit_stream: Option<String>,
+    /// A host, or HOST:PORT, from which keys of issuers may be fetched where a project's `jwks` says so; repeat it for more
+    #[arg(long, value_name = "HOST")]
+    pub(crate) jwks_host: Option<Vec<String>>,
+    /// Believe certificates of these hosts from the authorities in this file, too, PEM, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) jwks_ca: Option<PathBuf>,
+    /// A network beyond the public Internet in which these hosts may be; repeat it for more [default: none]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) jwks_private_network: Option<Vec<String>>,
     /// Keep the data in memory: it is gone with the process
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) memory: Option<bool>,
@@ -334,6 +343,9 @@ impl Layer for ServeSettings {
             admin_token_file: self.admin_token_file.or(weaker.admin_token_file),
             ticket_secret_file: self.ticket_secret_file.or(weaker.ticket_secret_file),
             audit_stream: self.audit_stream.or(weaker.audit_stream),
+            jwks_host: self.jwks_host.or(weaker.jwks_host),
+            jwks_ca: self.jwks_ca.or(weaker.jwks_ca),
+            jwks_private_network: self.jwks_private_network.or(weaker.jwks_private_network),
             memory: self.memory.or(weaker.memory),
             data_dir: self.data_dir.or(weaker.data_dir),
             bucket: self.bucket.or(weaker.bucket),

@@ -5,17 +5,16 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use tailwater_auth::{
-    Key, KeyId, MAX_TOKEN, Moment, NewToken, Origins, Project, Projects, Scope, SigningKey, inspect, mint,
+    Key, KeyId, MAX_TOKEN, Moment, NewToken, Origins, Project, Projects, Scope, SigningKey, TokenError, inspect, mint,
 };
 use tailwater_protocol::ProjectId;
-use tailwater_server::Guard;
+use tailwater_server::guard;
 use zeroize::Zeroizing;
 
 use crate::{keys::KeyCommand, settings::Span};
@@ -126,7 +125,7 @@ impl TokenCommand {
                 io::stdin().lock().take(limit).read_to_string(&mut token).context("standard input cannot be read")?;
                 let projects = projects.as_deref().map(read).transpose()?;
                 let moment = Moment { now: now()?, skew: token_skew.0.as_secs() };
-                print(&inspected(token.trim(), projects.as_deref(), moment))
+                print(&inspected(token.trim(), projects.as_ref(), moment))
             }
         }
     }
@@ -172,8 +171,8 @@ impl Mint {
             None => project
                 .keys
                 .first()
-                .signing()
-                .context("the project's first key is a public one: name the private one with --key")?,
+                .and_then(Key::signing)
+                .context("the project has no secret that signs: name a private key with --key")?,
         };
         let token = NewToken {
             project: id,
@@ -194,8 +193,8 @@ impl Mint {
 }
 
 /// The projects of a place, as the gateway would read them.
-pub(crate) fn read(place: &Path) -> anyhow::Result<Arc<Projects>> {
-    Ok(Guard::load(place, std::time::Duration::ZERO)?.projects())
+pub(crate) fn read(place: &Path) -> anyhow::Result<Projects> {
+    Ok(guard::read(place)?)
 }
 
 fn listed(projects: &Projects) -> String {
@@ -205,7 +204,8 @@ fn listed(projects: &Projects) -> String {
 }
 
 fn line_of(project: &Project) -> String {
-    let keys: Vec<_> = project.keys.iter().map(named).collect();
+    let issuers = project.jwks.as_ref().map(|url| format!("those at {}", url.without_query()));
+    let keys: Vec<_> = project.keys.iter().map(named).chain(issuers).collect();
     let visibility = project.visibility.as_str();
     let origins = match &project.origins {
         Origins::Closed => "none".to_owned(),
@@ -232,6 +232,9 @@ fn inspected(token: &str, projects: Option<&Projects>, moment: Moment) -> String
         (Ok(()), None, _) => "whether it counts was not asked: name the --projects".to_owned(),
         (Ok(()), Some(projects), Some(Ok(project))) => match projects.verify(&project, token, moment) {
             Ok(grant) => format!("it counts for {} more seconds", grant.expires_at.saturating_sub(moment.now)),
+            Err(TokenError::Unverified) if projects.get(&project).is_some_and(|project| project.jwks.is_some()) => {
+                "no key of the project's own verifies it; its issuer's keys are not fetched here".to_owned()
+            }
             Err(error) => format!("it does not count: {error}"),
         },
         (Ok(()), Some(_), _) => "it does not count: `sub` names no project".to_owned(),

@@ -14,7 +14,10 @@
 //! max-body = 65536                        # the most bytes of a request's body, if fewer than the gateway takes
 //! max-readers-per-stream = 1000           # the most live readers of one stream on one pod, if fewer than there may be
 //!
-//! [[project.key]]                         # the first signs, all verify
+//! [project.jwks]                          # the issuer's keys verify, too; needs `issuer`, and a host that the gateway lists
+//! url = "https://login.example/keys.json"
+//!
+//! [[project.key]]                         # the first signs, all verify; needed where there is no `jwks`
 //! id = "2026-11"
 //! algorithm = "HS256"
 //! secret = "at least 32 bytes, as they stand here"
@@ -38,6 +41,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cookie::{CookieName, MAX_COOKIE_NAME},
+    jwks::{JwksUrl, UrlError},
     key::{Algorithm, Key, KeyError, KeyId, SecretText},
     keys::{Keys, KeysError},
     origin::{OriginError, Origins},
@@ -109,6 +113,12 @@ pub enum ProjectFault {
     /// The keys together.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// `url` of `jwks`.
+    #[error("`jwks`: {0}")]
+    Jwks(#[from] UrlError),
+    /// `jwks` without `issuer`.
+    #[error("`jwks` needs `issuer`: keys of an issuer verify tokens of that issuer alone")]
+    NoIssuer,
     /// `origins`.
     #[error("`origins`: {0}")]
     Origins(#[from] OriginError),
@@ -148,8 +158,15 @@ struct ProjectTable {
     basin: Option<String>,
     max_body: Option<NonZeroUsize>,
     max_readers_per_stream: Option<NonZeroUsize>,
+    jwks: Option<JwksTable>,
     #[serde(default)]
     key: Vec<KeyTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct JwksTable {
+    url: String,
 }
 
 #[derive(Deserialize)]
@@ -229,7 +246,13 @@ impl ProjectTable {
         if self.revoked.iter().any(|id| id.is_empty() || id.len() > MAX_TOKEN_ID) {
             return Err(ProjectFault::Revoked);
         }
+        let jwks = self.jwks.map(|jwks| JwksUrl::parse(&jwks.url)).transpose()?;
+        if jwks.is_some() && self.issuer.is_none() {
+            return Err(ProjectFault::NoIssuer);
+        }
+        let keys = if keys.is_empty() && jwks.is_some() { Keys::none() } else { Keys::new(keys)? };
         Ok(Project {
+            jwks,
             audience: self.audience,
             issuer: self.issuer,
             visibility: match self.visibility {
@@ -242,7 +265,7 @@ impl ProjectTable {
             revoked: self.revoked.into_iter().collect(),
             basin: self.basin.map(|name| BasinName::parse(&name).ok_or(ProjectFault::Basin)).transpose()?,
             limits: Limits { body: self.max_body, readers_per_stream: self.max_readers_per_stream },
-            ..Project::new(id, Keys::new(keys)?)
+            ..Project::new(id, keys)
         })
     }
 }

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 
 pub use self::{
     cache::{DEFAULT_FRESH, Fetch, FetchId, Found, JwksCache, KEPT_FOR, Lookup, MAX_FRESH, MIN_FRESH, Source, Wanted},
-    url::{JwksUrl, MAX_URL, UrlError},
+    url::{HostsError, JwksHosts, JwksUrl, MAX_HOSTS, MAX_URL, UrlError},
 };
 use crate::{
     json::{self, given},

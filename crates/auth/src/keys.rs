@@ -1,4 +1,4 @@
-//! The keys of a project: the first signs, all verify. So a key is rotated by adding its successor, promoting that once
+//! The keys that a project has itself: the first signs, all verify. So a key is rotated by adding its successor, promoting that once
 //! everybody knows it, and removing the old one when the last token that it signed has expired.
 
 use crate::key::{Key, KeyId};
@@ -6,7 +6,7 @@ use crate::key::{Key, KeyId};
 /// The most keys of a project. A token without a key's id is tried with each of its algorithm.
 pub const MAX_KEYS: usize = 8;
 
-/// At least one key, in order.
+/// Keys, in order: at least one, unless the project has those of an [issuer](crate::jwks) alone.
 #[derive(Debug, Clone)]
 pub struct Keys(Vec<Key>);
 
@@ -49,10 +49,16 @@ impl Keys {
         Ok(kept)
     }
 
-    /// The key that signs.
+    /// No keys of its own, for a project whose issuer has some.
     #[must_use]
-    pub fn first(&self) -> &Key {
-        self.0.first().expect("there is at least one key")
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The key that signs, if there is one.
+    #[must_use]
+    pub fn first(&self) -> Option<&Key> {
+        self.0.first()
     }
 
     /// All keys: each verifies.
@@ -123,7 +129,7 @@ mod tests {
         let mut keys = Keys::new(vec![key("old")]).unwrap();
         keys.add(key("spare")).unwrap();
         keys.add(key("new")).unwrap();
-        assert_eq!((ids(&keys), keys.first().id()), (vec!["old", "spare", "new"], Some(&id("old"))));
+        assert_eq!((ids(&keys), keys.first().and_then(Key::id)), (vec!["old", "spare", "new"], Some(&id("old"))));
         keys.promote(&id("new")).unwrap();
         assert_eq!(ids(&keys), ["new", "old", "spare"]);
         keys.remove(&id("old")).unwrap();

@@ -70,7 +70,7 @@ pub use cookie::CookieName;
 pub use document::{DocumentError, File};
 pub use fair::{Claim, Turn, turn};
 pub use inspect::{Inspection, inspect};
-pub use jwks::{Jwks, JwksCache, JwksError, JwksUrl};
+pub use jwks::{HostsError, Jwks, JwksCache, JwksError, JwksHosts, JwksUrl};
 pub use key::{Algorithm, Key, KeyError, KeyId, SigningKey};
 pub use keys::{Keys, KeysError};
 pub use mint::{MintError, NewToken, mint};

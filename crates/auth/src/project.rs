@@ -6,7 +6,8 @@ use tailwater_protocol::{ProjectId, Visibility};
 
 use crate::{
     cookie::CookieName,
-    key::Key,
+    jwks::{JwksUrl, Source, Wanted},
+    key::{Key, KeyId},
     keys::Keys,
     origin::Origins,
     token::{Grant, Moment, Token, TokenError},
@@ -23,6 +24,8 @@ pub struct Project {
     pub audience: Option<String>,
     /// What a token's `iss` must be, if anything.
     pub issuer: Option<String>,
+    /// Where its issuer's keys are, which verify its tokens, too.
+    pub jwks: Option<JwksUrl>,
     /// Who sees a stream whose creator says nothing about it.
     pub visibility: Visibility,
     /// Whether a token that may write may read, too.
@@ -97,6 +100,7 @@ impl Project {
             keys,
             audience: None,
             issuer: None,
+            jwks: None,
             visibility: Visibility::Private,
             writers: Writers::default(),
             origins: Origins::default(),
@@ -123,16 +127,33 @@ impl Project {
     /// # Errors
     /// [`TokenError`], where it does not count; [`TokenError::Issuer`], too, where the project names no issuer.
     pub fn verify_with(&self, key: &Key, token: &str, moment: Moment) -> Result<Grant, TokenError> {
-        let token = Token::parse(token)?;
+        let grant = self.verify_signature_with(key, &Token::parse(token)?)?;
+        self.check(&grant, moment)?;
+        Ok(grant)
+    }
+
+    /// Whose keys verify its tokens beside its own.
+    #[must_use]
+    pub fn source(&self) -> Option<Source> {
+        Some(Source { issuer: self.issuer.clone()?, url: self.jwks.clone()? })
+    }
+
+    /// Which key of its issuer's a token may be signed with: the one that its header names.
+    #[must_use]
+    pub fn wanted(token: &Token<'_>) -> Option<Wanted> {
+        let id = token.key_id().and_then(|id| KeyId::parse(id).ok())?;
+        (!token.algorithm().is_symmetric()).then(|| Wanted::Named(id, token.algorithm()))
+    }
+
+    pub(crate) fn verify_signature_with(&self, key: &Key, token: &Token<'_>) -> Result<Grant, TokenError> {
         let is_named = key.id().is_some_and(|id| token.key_id() == Some(id.as_str()));
         if !is_named || key.algorithm().is_symmetric() {
             return Err(TokenError::Unverified);
         }
-        let grant = self.verify_by([key], &token)?;
+        let grant = self.verify_by([key], token)?;
         if self.issuer.is_none() {
             return Err(TokenError::Issuer);
         }
-        self.check(&grant, moment)?;
         Ok(grant)
     }
 

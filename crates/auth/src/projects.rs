@@ -9,7 +9,7 @@ use tailwater_protocol::ProjectId;
 
 use crate::{
     cache::{Digest, Verified},
-    key::KeyPrint,
+    key::{Key, KeyPrint},
     project::{BasinName, Project},
     ticket::TicketId,
     token::{Grant, Moment, Token, TokenError},
@@ -94,7 +94,9 @@ impl Projects {
         } else {
             let digest = Digest::of(&project.id, text);
             match self.verified.get(digest) {
-                Some(grant) => grant,
+                Some(grant) if project.keys.iter().any(|key| key.print() == grant.key) => grant,
+                // Its issuer's key verified it, which none of the project's own did before.
+                Some(_) => return Err(TokenError::Unverified),
                 None => {
                     let grant = Arc::new(project.verify_signature(&token)?);
                     self.verified.insert(digest, Arc::clone(&grant));
@@ -128,5 +130,84 @@ impl Projects {
             return Err(TokenError::Revoked);
         }
         project.check(grant, moment)
+    }
+
+    /// The same for a token that no key of the project's own [verifies](Self::verify), with this key of its issuer's, as it
+    /// is now: what was verified with another one is verified again.
+    ///
+    /// # Errors
+    /// [`TokenError`], where the token does not count.
+    pub fn verify_with(
+        &self,
+        project: &ProjectId,
+        key: &Key,
+        token: &str,
+        moment: Moment,
+    ) -> Result<Arc<Grant>, TokenError> {
+        let text = token;
+        let token = Token::parse(text)?;
+        let project = self.get(project).ok_or(TokenError::Unverified)?;
+        let digest = Digest::of(&project.id, text);
+        let grant = match self.verified.get(digest) {
+            Some(grant) if grant.key == key.print() => grant,
+            Some(_) | None => {
+                let grant = Arc::new(project.verify_signature_with(key, &token)?);
+                self.verified.insert(digest, Arc::clone(&grant));
+                grant
+            }
+        };
+        project.check(&grant, moment)?;
+        Ok(grant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{document::File, pattern::Streams, scope::Scopes};
+
+    const SECRETS: [&str; 2] = ["the first secret, which is long enough", "the second secret, which is long enough"];
+
+    fn projects(id: &str, secrets: &[&str], revoked: &str) -> Projects {
+        let key = |secret: &&str| format!("[[project.key]]\nalgorithm = 'HS256'\nsecret = '{secret}'\n");
+        let keys: String = secrets.iter().map(key).collect();
+        let text = format!("[[project]]\nid = '{id}'\nrevoked = [{revoked}]\n{keys}");
+        Projects::parse([File { name: "p.toml", bytes: text.as_bytes() }]).unwrap()
+    }
+
+    #[test]
+    fn what_was_granted_counts_while_project_key_and_time_do_and_nothing_is_revoked() {
+        let id = ProjectId::parse("p").unwrap();
+        let key = projects("p", &SECRETS, "").get(&id).unwrap().keys.first().print();
+        let grant = Grant {
+            project: id,
+            scopes: Scopes::among(["read"]),
+            streams: Streams::All,
+            expires_at: 100,
+            not_before: None,
+            issued_at: None,
+            key,
+            id: Some("token".to_owned()),
+        };
+        let ticket = TicketId([7; 9]);
+        let of_ticket = format!("'{ticket}'");
+        let table = [
+            (projects("p", &SECRETS, ""), 109, None, Ok(())),
+            (projects("p", &SECRETS, ""), 110, None, Err(TokenError::Expired)),
+            (projects("p", &SECRETS[..1], ""), 50, None, Ok(())),
+            (projects("p", &SECRETS[1..], ""), 50, None, Err(TokenError::Unverified)),
+            (projects("other", &SECRETS, ""), 50, None, Err(TokenError::Unverified)),
+            (projects("p", &SECRETS, "'another'"), 50, None, Ok(())),
+            (projects("p", &SECRETS, "'token'"), 50, None, Err(TokenError::Revoked)),
+            (projects("p", &SECRETS, "'token'"), 50, Some(ticket), Err(TokenError::Revoked)),
+            (projects("p", &SECRETS, &of_ticket), 50, Some(ticket), Err(TokenError::Revoked)),
+            (projects("p", &SECRETS, &of_ticket), 50, None, Ok(())),
+        ];
+        for (n, (projects, now, ticket, counts)) in table.into_iter().enumerate() {
+            assert_eq!(projects.check(&grant, ticket, Moment { now, skew: 10 }, |_| false), counts, "{n}");
+        }
+        let moment = Moment { now: 50, skew: 0 };
+        let elsewhere = projects("p", &SECRETS[1..], "");
+        assert_eq!(elsewhere.check(&grant, None, moment, |print| print == key), Ok(()), "a key of its issuer's");
     }
 }

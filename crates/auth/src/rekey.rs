@@ -1,7 +1,7 @@
 //! Other keys in a file of projects: text to text, with everything else, comments included, as it stood.
 //!
-//! The rules are those of [`Keys`](crate::keys::Keys): the first key signs, all verify, the last one stays. Whether what
-//! comes out is a file of projects is for whoever writes it to see, by [parsing](crate::Projects::parse) it.
+//! The rules are those of [`Keys`](crate::keys::Keys): the first key signs, all verify, the last one stays where there is no
+//! issuer that has others. Whether what comes out is a file of projects is for whoever writes it to see, by [parsing](crate::Projects::parse) it.
 
 use tailwater_protocol::ProjectId;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
@@ -67,7 +67,7 @@ pub fn holds(text: &str, project: &ProjectId) -> bool {
 /// [`RekeyError`].
 pub fn rekey(text: &str, project: &ProjectId, change: &Rekeyed) -> Result<Zeroizing<String>, RekeyError> {
     let mut document: DocumentMut = text.parse().map_err(|_| RekeyError::Malformed)?;
-    let keys = keys_of(&mut document, project)?;
+    let Own { keys, has_issuers } = keys_of(&mut document, project)?;
     let mut tables: Vec<Table> = keys.iter().cloned().collect();
     let mut places: Vec<_> = tables.iter().map(Table::position).collect();
     match change {
@@ -89,7 +89,7 @@ pub fn rekey(text: &str, project: &ProjectId, change: &Rekeyed) -> Result<Zeroiz
         }
         Rekeyed::Removed(id) => {
             let at = position(&tables, id)?;
-            if tables.len() == 1 {
+            if tables.len() == 1 && !has_issuers {
                 return Err(KeysError::Last.into());
             }
             tables.remove(at);
@@ -105,14 +105,25 @@ pub fn rekey(text: &str, project: &ProjectId, change: &Rekeyed) -> Result<Zeroiz
     Ok(Zeroizing::new(document.to_string()))
 }
 
-/// The keys of a project.
-fn keys_of<'d>(document: &'d mut DocumentMut, project: &ProjectId) -> Result<&'d mut ArrayOfTables, RekeyError> {
+/// The keys that a project has itself.
+struct Own<'d> {
+    keys: &'d mut ArrayOfTables,
+    /// Whether those of an issuer count beside them.
+    has_issuers: bool,
+}
+
+fn keys_of<'d>(document: &'d mut DocumentMut, project: &ProjectId) -> Result<Own<'d>, RekeyError> {
     let missing = || RekeyError::NoProject(project.clone());
     let projects = document.get_mut("project").ok_or_else(missing)?;
     let projects = projects.as_array_of_tables_mut().ok_or(RekeyError::OtherForm)?;
     let is_meant = |table: &&mut Table| table.get("id").and_then(Item::as_str) == Some(project.as_str());
     let table = projects.iter_mut().find(is_meant).ok_or_else(missing)?;
-    table.get_mut("key").and_then(Item::as_array_of_tables_mut).ok_or(RekeyError::OtherForm)
+    let has_issuers = table.contains_key("jwks");
+    if has_issuers && !table.contains_key("key") {
+        table.insert("key", Item::ArrayOfTables(ArrayOfTables::new()));
+    }
+    let keys = table.get_mut("key").and_then(Item::as_array_of_tables_mut).ok_or(RekeyError::OtherForm)?;
+    Ok(Own { keys, has_issuers })
 }
 
 fn position(tables: &[Table], id: &KeyId) -> Result<usize, KeysError> {

@@ -13,9 +13,9 @@
 //! could be believed in place of what is asked for. A token is never a ticket, because it has dots; a ticket is never a
 //! token, because it has none, and no signature of the one verifies the other.
 //!
-//! **Who signs**: the first key of the project where that is a secret. Where it is a public key, the gateway has nothing of
-//! the project's to sign with, so it takes a secret of its own ([`TicketSecrets`]), from which each project has a key that
-//! tells nothing of another's. Without one there are no tickets for such a project.
+//! **Who signs**: the first key of the project where that is a secret. Where it is a public key, or there is none, the
+//! gateway has nothing of the project's to sign with, so it takes a secret of its own ([`TicketSecrets`]), from which each
+//! project has a key that tells nothing of another's. Without one there are no tickets for such a project.
 //!
 //! **Who verifies**: any current secret of the project or of the gateway. Besides, the key that verified the *token* must
 //! still be one of the project's, or of its issuer's: a key that is removed, because it was stolen, takes all tickets with
@@ -112,7 +112,7 @@ pub enum IssueError {
     /// The token has expired.
     #[error("the ticket would expire before it counts")]
     Expired,
-    /// The first key of the project is a public one, and the gateway has no secret of its own.
+    /// The project's first key is a public one, or it has none itself, and the gateway has no secret of its own.
     #[error("the first key of the project cannot sign, and the gateway has no secret for tickets")]
     NoSecret,
 }
@@ -211,7 +211,7 @@ pub fn issue(purpose: &Purpose<'_>, grant: &Grant, now: u64, id: TicketId) -> Re
     let carried =
         Carried { id, key: grant.key, issued_at: now, expires_at, since: grant.issued_at, token: grant.id.as_deref() };
     let carried = carried.encode();
-    let signing = project.keys.first().signing().or_else(|| secrets.signing(&project.id));
+    let signing = project.keys.first().and_then(Key::signing).or_else(|| secrets.signing(&project.id));
     let signature = signing.and_then(|key| key.sign(&purpose.signed(&carried))).ok_or(IssueError::NoSecret)?;
     Ok(TicketText(Zeroizing::new(URL_SAFE_NO_PAD.encode(&carried) + &signature)))
 }

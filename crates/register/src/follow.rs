@@ -9,7 +9,7 @@ use futures_util::{
     FutureExt as _, StreamExt as _,
     future::{BoxFuture, OptionFuture},
 };
-use tailwater_auth::RegisterError;
+use tailwater_auth::{RegisterError, register::Register};
 use tailwater_log::NewRecord;
 use tailwater_upstream::{AppendAck, AppendError, Cause, ReadError, ReadSession, SessionEvent};
 use tokio::time::{Instant, sleep, timeout};
@@ -60,6 +60,7 @@ impl RegisterLog {
             }
             match end {
                 End::Missing => {
+                    fold = Fold::default();
                     tokio::select! {
                         () = sleep(LOOK_EVERY) => {}
                         () = self.0.created.notified() => {}
@@ -113,7 +114,12 @@ impl RegisterLog {
                 biased;
                 event = session.next() => {
                     let event = event.unwrap_or_else(|| Err(ReadError::Unavailable { cause: Cause::from("it has ended") }));
-                    if let Err(end) = event.map_err(End::Failed).and_then(|event| self.on(event, fold)) {
+                    let done = match event {
+                        Ok(event) => self.on(event, fold),
+                        Err(ReadError::NotFound) => Err(self.missing()),
+                        Err(error) => Err(End::Failed(error)),
+                    };
+                    if let Err(end) = done {
                         return end;
                     }
                 }
@@ -133,11 +139,7 @@ impl RegisterLog {
                 self.0.metrics.sessions.inc();
                 Ok(session)
             }
-            Err(ReadError::NotFound) if self.known() == 0 => {
-                self.show(View::of(fold.register().clone()));
-                Err(End::Missing)
-            }
-            Err(ReadError::NotFound) => Err(End::Shortened),
+            Err(ReadError::NotFound) => Err(self.missing()),
             Err(error @ ReadError::Refused { .. }) if from > 0 => {
                 let tail = timeout(OPEN_TIMEOUT, self.0.upstream.check_tail(&self.0.key)).await;
                 match tail {
@@ -149,6 +151,15 @@ impl RegisterLog {
                 Err(End::Failed(error))
             }
         }
+    }
+
+    /// The store has no such log: nobody has written anything, or what was written is gone.
+    fn missing(&self) -> End {
+        if self.known() > 0 {
+            return End::Shortened;
+        }
+        self.show(View::of(Register::default()));
+        End::Missing
     }
 
     fn on(&self, event: SessionEvent, fold: &mut Fold) -> Result<(), End> {

@@ -11,7 +11,7 @@ use tailwater_upstream::Append;
 use tokio::{task::JoinHandle, time::advance};
 
 use super::*;
-use crate::{follow::CHECKPOINT_EVERY, view::BEHIND_AFTER};
+use crate::{fold::Fold, follow::CHECKPOINT_EVERY, view::BEHIND_AFTER};
 
 fn project(id: &str) -> ProjectId {
     ProjectId::parse(id).unwrap()
@@ -300,4 +300,39 @@ async fn a_log_that_has_lost_records_is_not_believed() {
     assert_eq!(pod.log.standing(), Standing::Shortened);
     assert!(revokes(&pod.log.view(), "a"));
     assert!(matches!(pod.revoke("c").await, Err(AppendError::NotFollowed(Standing::Shortened))));
+}
+
+#[test]
+fn what_was_trimmed_in_part_is_passed_over_until_the_checkpoint_that_holds_it() {
+    let mut whole = Register::default();
+    let mut log = Vec::new();
+    let mut append = |whole: &mut Register, record: &Record| {
+        let at = whole.next();
+        whole.apply(at, 1_800_000_000, &record.encode()).unwrap();
+        log.push(NewRecord::message(record.encode().into()).at(at, 1_800_000_000_000));
+    };
+    for n in 0..6 {
+        append(&mut whole, &revoke(&n.to_string()));
+    }
+    let checkpoint = whole.checkpoint();
+    append(&mut whole, &checkpoint);
+    append(&mut whole, &revoke("last"));
+    for start in [0, 3, 6] {
+        let mut fold = Fold::default();
+        for record in &log[start..] {
+            fold.take(record).unwrap();
+        }
+        fold.finish(8).unwrap();
+        assert_eq!((fold.register(), fold.next()), (&whole, 8), "from {start}");
+    }
+    let mut fold = Fold::default();
+    for record in &log[3..6] {
+        assert_eq!(fold.take(record), Ok(false));
+    }
+    assert!(fold.finish(6).is_err(), "there is no checkpoint");
+    let mut fold = Fold::default();
+    fold.take(&log[0]).unwrap();
+    assert!(fold.take(&log[2]).is_err(), "a gap is none to be passed over");
+    assert!(fold.finish(8).is_err(), "nor is one at the end");
+    assert_eq!(Fold::default().finish(0), Ok(()));
 }

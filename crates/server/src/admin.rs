@@ -31,8 +31,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tailwater_auth::{
-    Act, Grant, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Refusal, Ruling, Scope,
-    Scopes, TokenError, Writers, decide, inspect as look_into,
+    Act, Grant, JwksUrl, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Refusal,
+    Ruling, Scope, Scopes, TokenError, Writers, decide, inspect as look_into,
     json::{given, object},
     mint,
     token::Token,
@@ -43,6 +43,7 @@ use crate::{
     app::App,
     audit::{Attempt, Deed, Who},
     guard::{Auth, Guard},
+    issuers::NoGrant,
     problem::Problem,
     request::Fields,
 };
@@ -77,7 +78,7 @@ enum Administrator {
 
 /// Somebody who may not ask.
 struct Denied {
-    problem: Problem,
+    problem: Box<Problem>,
     /// Who it is, if that is known.
     who: Option<Who>,
 }
@@ -151,7 +152,7 @@ async fn answer(app: &App, subject: Subject, request: Request) -> Response {
     let id = id.and_then(|id| ProjectId::parse(id).ok());
     let projects = guard.projects();
     let deed = subject.deed(request.method());
-    match Administrator::of(app, guard, &projects, id.as_ref(), request.headers()) {
+    match Administrator::of(app, guard, &projects, id.as_ref(), request.headers()).await {
         Ok(administrator) => {
             let asked = Asked { app, guard, administrator };
             let answered = match deed {
@@ -188,7 +189,9 @@ impl Asked<'_> {
             Subject::Inspection => {
                 let (project, now_ms) = (project()?, self.app.ambient.now());
                 let body = self.body(MAX_BODY, request).await?;
-                Ok(inspected(project, self.guard, &body, self.guard.moment(now_ms)))
+                let token = str::from_utf8(&body).map(str::trim).unwrap_or_default();
+                let moment = self.guard.moment(now_ms);
+                Ok(inspected(token, self.guard.grant(projects, &project.id, token, moment).await)?)
             }
             Subject::Key | Subject::Tokens | Subject::Revocations => {
                 Err(Problem::method_not_allowed(subject.allowed()))
@@ -274,14 +277,14 @@ impl Subject {
 
 impl Administrator {
     /// Who asks, if that is somebody who may administer this project; without one, all of them.
-    fn of(
+    async fn of(
         app: &App,
         guard: &Guard,
         projects: &Projects,
         id: Option<&ProjectId>,
         headers: &HeaderMap,
     ) -> Result<Self, Denied> {
-        let unknown = |problem: Problem| Denied { problem, who: None };
+        let unknown = |problem: Problem| Denied { problem: problem.into(), who: None };
         let token = Fields(headers).bearer().map_err(|error| unknown(error.into()))?;
         let token = token.ok_or_else(|| unknown(Refusal::NoToken.into()))?;
         if app.config.operator.as_ref().is_some_and(|operator| operator.is(token)) {
@@ -291,14 +294,12 @@ impl Administrator {
         // Of what is no project, or of all of them, no key verifies anything; the form is judged first, as always.
         Token::parse(token).map_err(refused)?;
         let id = id.ok_or_else(|| refused(TokenError::Unverified))?;
-        let grant = projects.verify(id, token, guard.moment(app.ambient.now())).map_err(refused)?;
-        if guard.revokes(&grant, None) {
-            return Err(refused(TokenError::Revoked));
-        }
+        let grant = guard.grant(projects, id, token, guard.moment(app.ambient.now())).await;
+        let grant = grant.map_err(|error| unknown(error.into()))?;
         match decide(Act::Manage, Some(&grant), Writers::default()) {
             Ruling::Allowed => Ok(Self::OfProject(grant)),
             Ruling::IfPublic(refusal) | Ruling::Refused(refusal) => {
-                Err(Denied { problem: refusal.into(), who: Some(Who::Bearer(grant.id.clone())) })
+                Err(Denied { problem: Problem::from(refusal).into(), who: Some(Who::Bearer(grant.id.clone())) })
             }
         }
     }
@@ -348,7 +349,7 @@ fn minted(asked: &Asked<'_>, project: &Project, body: &[u8], now: u64) -> Result
     let scopes = scopes
         .filter(|scopes| *scopes != Scopes::default())
         .ok_or_else(|| Problem::invalid_token_request(&"`scope` is a list of `read`, `write` and `manage`"))?;
-    let key = project.keys.first().signing().ok_or_else(Problem::key_cannot_sign)?;
+    let key = project.keys.first().and_then(Key::signing).ok_or_else(Problem::key_cannot_sign)?;
     let expires_at = asked.administrator.bound(scopes, now.saturating_add(wanted.expires_in.unwrap_or(LASTS)))?;
     let random = || (asked.app.ambient.random)();
     let id = wanted.id.unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
@@ -377,19 +378,16 @@ fn minted(asked: &Asked<'_>, project: &Project, body: &[u8], now: u64) -> Result
     Ok(Minted { token: minted, id, scopes, expires_at })
 }
 
-fn inspected(project: &Project, guard: &Guard, body: &[u8], moment: Moment) -> Response {
-    let token = str::from_utf8(body).map(str::trim).unwrap_or_default();
+fn inspected(token: &str, verdict: Result<Arc<Grant>, NoGrant>) -> Result<Response, Problem> {
     let shown = look_into(token);
-    let verified = project.verify(token, moment);
-    let verified = verified.and_then(|grant| match guard.revokes(&grant, None) {
-        true => Err(TokenError::Revoked),
-        false => Ok(grant),
-    });
-    let verdict = match verified {
+    let verdict = match verdict {
         Ok(grant) => json!({ "counts": true, "expiresAt": grant.expires_at }),
-        Err(error) => json!({ "counts": false, "reason": error.name(), "detail": error.to_string() }),
+        Err(NoGrant::Token(error)) => {
+            json!({ "counts": false, "reason": error.name(), "detail": error.to_string() })
+        }
+        Err(NoGrant::Away(away)) => return Err(away.into()),
     };
-    said(StatusCode::OK, &json!({ "header": shown.header, "claims": shown.claims, "verdict": verdict }))
+    Ok(said(StatusCode::OK, &json!({ "header": shown.header, "claims": shown.claims, "verdict": verdict })))
 }
 
 fn all(projects: &Projects) -> Response {
@@ -413,6 +411,7 @@ fn shown(project: &Project) -> Value {
         "cookie": project.cookie.as_ref().map(ToString::to_string),
         "audience": project.audience,
         "issuer": project.issuer,
+        "jwks": project.jwks.as_ref().map(JwksUrl::without_query),
         "basin": project.basin.as_ref().map(ToString::to_string),
         "maxBody": project.limits.body,
         "maxReadersPerStream": project.limits.readers_per_stream,

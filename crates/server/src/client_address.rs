@@ -37,11 +37,7 @@ impl TrustedProxies {
     /// # Errors
     /// [`InvalidNetwork`], with the first text that is neither.
     pub fn parse<S: AsRef<str>>(networks: impl IntoIterator<Item = S>) -> Result<Self, InvalidNetwork> {
-        let parse = |text: &str| match text.parse::<IpAddr>() {
-            Ok(address) => Ok(IpNet::from(address)),
-            Err(_) => text.parse().map_err(|_| InvalidNetwork { text: text.to_owned() }),
-        };
-        networks.into_iter().map(|text| parse(text.as_ref())).collect::<Result<_, _>>().map(Self)
+        networks.into_iter().map(|text| network(text.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
@@ -63,6 +59,14 @@ impl TrustedProxies {
             }
         }
         last
+    }
+}
+
+/// A network in the form `10.0.0.0/8`, or a single address.
+pub(crate) fn network(text: &str) -> Result<IpNet, InvalidNetwork> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => text.parse().map_err(|_| InvalidNetwork { text: text.to_owned() }),
     }
 }
 

@@ -14,10 +14,9 @@
 //! A cookie comes unasked, so one that does not count must not close what is public. Nor may it tell that a project is there
 //! which names such a cookie: only of a token that one of the project's keys has signed it is said why it does not count.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
-use axum::extract::Request;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, header, request::Parts};
 use tailwater_auth::{
     Arrival, Grant, Moment, Projects, Purpose, Refusal, TicketError, TicketId, TokenError,
     cookie::may_count,
@@ -28,6 +27,7 @@ use tailwater_protocol::{ProjectId, StreamPath};
 use crate::{
     app::App,
     guard::Guard,
+    issuers::NoGrant,
     location::{self, LocalAddress},
     problem::Problem,
     request::{Fields, SEC_FETCH_SITE},
@@ -57,22 +57,22 @@ impl Credential {
     ///
     /// # Errors
     /// There are two, or the one that there is does not count.
-    pub(crate) fn of(
+    pub(crate) async fn of(
         app: &App,
         guard: &Guard,
         projects: &Projects,
         path: &StreamPath,
-        request: &Request,
+        request: &Parts,
     ) -> Result<Self, Problem> {
         let judge = Judge { app, guard, projects, moment: guard.moment(app.ambient.now()) };
-        let token = Fields(request.headers()).bearer()?;
-        let ticket = in_query(request.uri().query().unwrap_or_default())?;
-        let reads = [Method::GET, Method::HEAD].contains(request.method());
+        let token = Fields(&request.headers).bearer()?;
+        let ticket = in_query(request.uri.query().unwrap_or_default())?;
+        let reads = [Method::GET, Method::HEAD].contains(&request.method);
         match (token, ticket) {
             (Some(_), Some(_)) => Err(Problem::two_credentials()),
-            (Some(token), None) => Ok(Self::known(judge.verify(&path.project, token).map_err(Refusal::Token)?)),
-            (None, Some(ticket)) if reads => judge.by_ticket(path, request, &ticket),
-            (None, None) if reads => Ok(judge.by_cookie(path, request)),
+            (Some(token), None) => Ok(Self::known(judge.verify(&path.project, token).await?)),
+            (None, Some(ticket)) if reads => judge.by_ticket(path, request, &ticket).await,
+            (None, None) if reads => judge.by_cookie(path, request).await,
             (None, Some(_) | None) => Ok(Self::none(Refusal::NoToken)),
         }
     }
@@ -87,19 +87,18 @@ impl Credential {
 }
 
 impl Judge<'_> {
-    /// What a token lets its bearer do now, as the projects and the register say.
-    fn verify(&self, project: &ProjectId, token: &str) -> Result<Arc<Grant>, TokenError> {
-        let grant = self.projects.verify(project, token, self.moment)?;
-        if self.guard.revokes(&grant, None) { Err(TokenError::Revoked) } else { Ok(grant) }
+    /// What a token lets its bearer do now.
+    async fn verify(&self, project: &ProjectId, token: &str) -> Result<Arc<Grant>, NoGrant> {
+        self.guard.grant(self.projects, project, token, self.moment).await
     }
 
-    fn by_ticket(&self, path: &StreamPath, request: &Request, ticket: &str) -> Result<Credential, Problem> {
+    async fn by_ticket(&self, path: &StreamPath, request: &Parts, ticket: &str) -> Result<Credential, Problem> {
         check_form(ticket).map_err(Refusal::Ticket)?;
         let config = &self.app.config;
-        let fields = Fields(request.headers());
+        let fields = Fields(&request.headers);
         let (origin, fetch_site) = (fields.origin()?, fields.fetch_site()?);
-        let local = request.extensions().get::<LocalAddress>().copied();
-        let own = location::own_origin(config.public_url.as_ref(), request.uri(), request.headers(), local);
+        let local = request.extensions.get::<LocalAddress>().copied();
+        let own = location::own_origin(config.public_url.as_ref(), &request.uri, &request.headers, local);
         let origin = page_of(origin, fetch_site, own.as_deref()).map_err(Refusal::Ticket)?;
         // Of a project that is not there, no key verifies anything.
         let project = self.projects.get(&path.project).ok_or(Refusal::Ticket(TicketError::Unverified))?;
@@ -109,19 +108,32 @@ impl Judge<'_> {
             Some(_) | None => Arrival::First,
         };
         // What the project itself revokes, and which keys it has itself, is looked at there.
-        let admission =
-            admit(ticket, &purpose, self.moment, arrival, |_, _| false, |_| false).map_err(Refusal::Ticket)?;
+        let (mut admitted, missing) = {
+            let missing = Cell::new(None);
+            let has = |key| {
+                let has = self.guard.issuers().have(project, key);
+                missing.set((!has).then_some(key));
+                has
+            };
+            (admit(ticket, &purpose, self.moment, arrival, |_, _| false, has), missing.take())
+        };
+        if let Some(key) = missing
+            && self.guard.issuers().recognise(project, key).await?
+        {
+            admitted = admit(ticket, &purpose, self.moment, arrival, |_, _| false, |asked| asked == key);
+        }
+        let admission = admitted.map_err(Refusal::Ticket)?;
         if self.guard.revokes(&admission.grant, Some(admission.id)) {
             return Err(Refusal::Ticket(TicketError::Revoked).into());
         }
         Ok(Credential { ticket: Some(admission.id), ..Credential::known(Arc::new(admission.grant)) })
     }
 
-    fn by_cookie(&self, path: &StreamPath, request: &Request) -> Credential {
+    async fn by_cookie(&self, path: &StreamPath, request: &Parts) -> Result<Credential, Problem> {
         let none = Credential::none(Refusal::NoToken);
-        let headers = request.headers();
-        let Some(project) = self.projects.get(&path.project) else { return none };
-        let Some(name) = &project.cookie else { return none };
+        let headers = &request.headers;
+        let Some(project) = self.projects.get(&path.project) else { return Ok(none) };
+        let Some(name) = &project.cookie else { return Ok(none) };
         let only = |name: &str| {
             let mut values = headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
@@ -129,23 +141,26 @@ impl Judge<'_> {
         let from_page = may_count(only(SEC_FETCH_SITE), only(header::ORIGIN.as_str()), &project.origins);
         // Credentials of another scheme are somebody else's, but whoever sends them does not count on a cookie.
         if !from_page || headers.contains_key(header::AUTHORIZATION) {
-            return none;
+            return Ok(none);
         }
         let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-        let Some(token) = name.value_in(lines) else { return none };
-        match self.verify(&path.project, token) {
-            Ok(grant) => Credential::known(grant),
-            Err(TokenError::TooLong | TokenError::Form | TokenError::Header(_) | TokenError::Unverified) => none,
-            Err(
-                error @ (TokenError::Claims
-                | TokenError::Streams(_)
-                | TokenError::Project
-                | TokenError::Audience
-                | TokenError::Issuer
-                | TokenError::Expired
-                | TokenError::NotYet
-                | TokenError::Revoked),
-            ) => Credential::none(error.into()),
-        }
+        let Some(token) = name.value_in(lines) else { return Ok(none) };
+        let error = match self.verify(&path.project, token).await {
+            Ok(grant) => return Ok(Credential::known(grant)),
+            // Nobody knows, so neither answer would be true.
+            Err(NoGrant::Away(away)) => return Err(away.into()),
+            Err(NoGrant::Token(error)) => error,
+        };
+        Ok(match error {
+            TokenError::TooLong | TokenError::Form | TokenError::Header(_) | TokenError::Unverified => none,
+            TokenError::Claims
+            | TokenError::Streams(_)
+            | TokenError::Project
+            | TokenError::Audience
+            | TokenError::Issuer
+            | TokenError::Expired
+            | TokenError::NotYet
+            | TokenError::Revoked => Credential::none(error.into()),
+        })
     }
 }

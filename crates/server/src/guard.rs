@@ -26,6 +26,7 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use zeroize::Zeroizing;
 
 use self::registered::Registered;
+use crate::issuers::{Issuers, NoGrant, Unlisted};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -66,6 +67,9 @@ pub enum GuardError {
         /// The project.
         project: ProjectId,
     },
+    /// A project's issuer has its keys where none are fetched from.
+    #[error(transparent)]
+    Unlisted(#[from] Unlisted),
 }
 
 /// What a look at the files has come to.
@@ -90,6 +94,8 @@ struct Trusted {
     /// Where the streams of projects are that say so, for as long as the process lives.
     basins: HashMap<ProjectId, BasinName>,
     registered: Registered,
+    /// Whose keys count beside the projects' own.
+    issuers: Issuers,
 }
 
 /// What the looks at the files have come to.
@@ -114,35 +120,44 @@ struct Mark {
 }
 
 impl Guard {
-    /// Reads projects from a file, or from the files of a directory. A clock of whoever makes tokens may be off by `skew`.
+    /// Reads projects from a file, or from the files of a directory. A clock of whoever makes tokens may be off by `skew`;
+    /// keys of issuers are fetched from where `issuers` may.
     ///
     /// # Errors
     /// [`GuardError`].
-    pub fn load(place: &Path, skew: Duration) -> Result<Self, GuardError> {
+    pub fn load(place: &Path, skew: Duration, issuers: Issuers) -> Result<Self, GuardError> {
         // Taken before the reading: what changes meanwhile is seen the next time.
         let seen = stamp(place);
         let projects = read(place)?;
-        Ok(Self::from_parts(Some(place.to_owned()), projects, skew, seen))
+        issuers.check(projects.iter())?;
+        Ok(Self::from_parts(Some(place.to_owned()), projects, skew, seen, issuers))
     }
 
     /// No projects but those of the register.
     #[must_use]
-    pub fn without_files(skew: Duration) -> Self {
-        Self::fixed(Projects::default(), skew)
+    pub fn without_files(skew: Duration, issuers: Issuers) -> Self {
+        Self::fixed_with(Projects::default(), skew, issuers)
     }
 
     /// Projects that never change, but for those of the register.
     #[must_use]
     pub fn fixed(projects: Projects, skew: Duration) -> Self {
-        Self::from_parts(None, projects, skew, Stamp::default())
+        Self::fixed_with(projects, skew, Issuers::none())
     }
 
-    fn from_parts(place: Option<PathBuf>, projects: Projects, skew: Duration, seen: Stamp) -> Self {
+    /// The same with keys of issuers, as far as these may be fetched.
+    #[must_use]
+    pub fn fixed_with(projects: Projects, skew: Duration, issuers: Issuers) -> Self {
+        Self::from_parts(None, projects, skew, Stamp::default(), issuers)
+    }
+
+    fn from_parts(place: Option<PathBuf>, projects: Projects, skew: Duration, seen: Stamp, issuers: Issuers) -> Self {
+        issuers.configure(&projects);
         let basins = projects.iter().filter_map(|project| Some((project.id.clone(), project.basin.clone()?))).collect();
         let (changes, projects) = (watch::Sender::default(), Arc::new(projects));
         let (registered, in_force) = (Registered::beside(Arc::clone(&projects)), RwLock::new(projects));
         let seen = Mutex::new(Seen { in_force: seen, said: None });
-        Self(Arc::new(Trusted { place, skew, in_force, changes, seen, basins, registered }))
+        Self(Arc::new(Trusted { place, skew, in_force, changes, seen, basins, registered, issuers }))
     }
 
     /// The projects in force.
@@ -162,13 +177,37 @@ impl Guard {
     /// # Errors
     /// Why it does not.
     pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketId>, now_ms: u64) -> Result<(), TokenError> {
-        self.projects().check(grant, ticket, self.moment(now_ms), |_| false)?;
+        let projects = self.projects();
+        let is_issuers = |key| projects.get(&grant.project).is_some_and(|project| self.issuers().have(project, key));
+        projects.check(grant, ticket, self.moment(now_ms), is_issuers)?;
         if self.revokes(grant, ticket) { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
     /// How long after what its token says a grant ends, in seconds.
     pub(crate) fn skew(&self) -> u64 {
         self.0.skew.as_secs()
+    }
+
+    /// Whose keys count beside the projects' own.
+    #[must_use]
+    pub fn issuers(&self) -> &Issuers {
+        &self.0.issuers
+    }
+
+    /// What a token lets its bearer do in a project at this moment. It waits where keys of the project's issuer have to be
+    /// fetched for that.
+    ///
+    /// # Errors
+    /// [`NoGrant`], where it does not count, or nobody knows.
+    pub(crate) async fn grant(
+        &self,
+        projects: &Projects,
+        project: &ProjectId,
+        token: &str,
+        moment: Moment,
+    ) -> Result<Arc<Grant>, NoGrant> {
+        let grant = self.0.issuers.grant(projects, project, token, moment).await?;
+        if self.revokes(&grant, None) { Err(TokenError::Revoked.into()) } else { Ok(grant) }
     }
 
     /// When tokens are judged, at this time in milliseconds since the Unix epoch.
@@ -232,12 +271,15 @@ impl Trusted {
     }
 
     fn replace(&self, projects: Arc<Projects>) {
+        self.issuers.configure(&projects);
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = projects;
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// The projects, unless the streams of one would be elsewhere than the process has put them.
+    /// The projects, unless the streams of one would be elsewhere than the process has put them, or the keys of one where
+    /// none are fetched from.
     fn settled(&self, projects: Projects) -> Result<Projects, GuardError> {
+        self.issuers.check(projects.iter())?;
         let moved = projects.iter().find(|project| project.basin.as_ref() != self.basins.get(&project.id));
         match moved.map(|project| project.id.clone()) {
             Some(project) => Err(GuardError::Moved { project }),
@@ -252,11 +294,11 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// Reads the projects that stand at a place.
+/// Reads the projects that stand at a place, whatever a gateway would say about their issuers.
 ///
 /// # Errors
 /// [`GuardError`].
-fn read(place: &Path) -> Result<Projects, GuardError> {
+pub fn read(place: &Path) -> Result<Projects, GuardError> {
     let mut contents = Vec::new();
     for path in files(place)? {
         // Secrets stand there, and what was read is not needed once it is understood.
@@ -325,7 +367,7 @@ mod tests {
     }
 
     fn loaded(place: &Path) -> Result<Guard, GuardError> {
-        Guard::load(place, Duration::from_secs(30))
+        Guard::load(place, Duration::from_secs(30), Issuers::none())
     }
 
     #[test]
@@ -352,6 +394,21 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(matches!(guard.0.look(), Looked::Kept(GuardError::Unreadable { .. })));
         assert_eq!(ids(&guard), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_change_is_told_once_it_is_in_force_and_what_is_kept_is_none() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("projects.toml");
+        fs::write(&file, project("a")).unwrap();
+        let guard = loaded(&file).unwrap();
+        let changes = guard.changes();
+        for (text, changed) in [("nonsense = 1".to_owned(), false), (project("a") + &project("b"), true)] {
+            fs::write(&file, text).unwrap();
+            guard.0.look();
+            assert_eq!(changes.has_changed().unwrap(), changed);
+        }
+        assert!(!guard.changes().has_changed().unwrap(), "whoever comes later sees it anyway");
     }
 
     #[test]
@@ -413,6 +470,25 @@ mod tests {
             assert!(matches!(guard.0.look(), Looked::Replaced), "{text}");
             assert_eq!(ids(&guard), left);
         }
+    }
+
+    #[test]
+    fn a_project_whose_issuer_is_not_listed_is_refused_by_name() {
+        let directory = tempdir().unwrap();
+        let file = directory.path().join("projects.toml");
+        let with_issuer =
+            "[[project]]\nid = 'a'\nissuer = 'i'\n[project.jwks]\nurl = 'https://login.example:8443/secret'\n";
+        fs::write(&file, with_issuer).unwrap();
+        let error = loaded(&file).unwrap_err().to_string();
+        assert!(
+            error.contains("`a`") && error.contains("`login.example:8443`") && !error.contains("secret"),
+            "{error}"
+        );
+        fs::write(&file, project("a")).unwrap();
+        let guard = loaded(&file).unwrap();
+        fs::write(&file, with_issuer).unwrap();
+        assert!(matches!(guard.0.look(), Looked::Kept(GuardError::Unlisted(_))));
+        assert!(read(&file).unwrap().iter().all(|project| project.jwks.is_some()), "who only looks may");
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | [`problem`] | errors to HTTP; the table of codes |
 //! | [`guard`] | whether tokens are asked for, and the projects that are trusted, read from files |
 //! | `credential` | who asks: a token, a ticket, or a cookie |
+//! | [`issuers`] | keys of issuers: fetched by URL, and waited for |
 //! | `permit` | what a request may do |
 //! | `standing` | what a live answer stands on, and when that is over |
 //! | `admin` | projects, as whoever administers them sees and changes them; tokens for them |
@@ -73,6 +74,7 @@ pub mod guard;
 mod handover;
 mod health;
 mod http2;
+pub mod issuers;
 pub mod listen;
 mod location;
 mod long_poll;
@@ -97,6 +99,7 @@ pub use client_address::{InvalidNetwork, TrustedProxies};
 pub use config::{Config, PublicUrl};
 pub use drain::Drain;
 pub use guard::{Auth, Guard, GuardError};
+pub use issuers::{Authorities, IssuerMetrics, Issuers, IssuersError, IssuersSeed, Reach, Resolver, Unlisted};
 pub use listen::{Ended, Server};
 pub use metrics::Metrics;
 pub use problem::Problem;

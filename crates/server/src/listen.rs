@@ -88,7 +88,7 @@ impl Server {
             });
         }
         if let Auth::Required(guard) = &app.config.auth {
-            let (guard, close) = (guard.clone(), close.clone());
+            let (guard, issuers, close) = (guard.clone(), guard.issuers().clone(), close.clone());
             if let Some(shards) = shards.clone() {
                 // From now on: nobody is there yet.
                 let (changes, close) = (guard.changes(), close.clone());
@@ -106,6 +106,7 @@ impl Server {
                     () = close.cancelled() => {}
                     () = guard.keep_up() => {}
                 }
+                issuers.end().await;
             });
         }
         for listener in listeners {

@@ -29,6 +29,8 @@ const A_MOMENT: Duration = Duration::from_millis(2);
 pub(crate) struct Wait {
     pub(crate) app: App,
     pub(crate) permit: Permit,
+    /// What it stands on; nothing, where everybody may do everything.
+    pub(crate) standing: Option<Arc<Standing>>,
     pub(crate) from: ReadOffset,
     /// The cursor of the client's last response.
     pub(crate) cursor: Option<u64>,
@@ -46,8 +48,6 @@ pub(crate) struct Poll {
 struct Stay {
     deadline: Instant,
     turn: Turn,
-    /// What it stands on; nothing, where everybody may do everything.
-    standing: Option<Arc<Standing>>,
     /// Its client's, where it does not wait in the HTTP library.
     place: Option<Arc<Place>>,
     _waits: Alive,
@@ -68,12 +68,12 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
         () = turn.comes() => return Err(Draining.into()),
         reader = wait.permit.follow(app, wait.from) => reader?,
     };
-    let standing = wait.permit.standing(app);
-    check(standing.as_deref())?;
+    // Joining may have taken a while.
+    wait.check()?;
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
     }
-    let stay = Stay { deadline, turn, standing, place: None, _waits: Alive::new(&app.metrics.long_polls) };
+    let stay = Stay { deadline, turn, place: None, _waits: Alive::new(&app.metrics.long_polls) };
     let mut poll = Poll { wait, reader, stay };
     match pass {
         Some(pass) if poll.reader.is_caught_up() => {
@@ -94,7 +94,7 @@ impl Poll {
 
     async fn answer(self) -> Result<Response, Problem> {
         let Self { wait, mut reader, stay } = self;
-        let mut vigil = stay.standing.clone().map(Standing::vigil);
+        let mut vigil = wait.standing.clone().map(Standing::vigil);
         loop {
             let event = tokio::select! {
                 biased;
@@ -122,19 +122,19 @@ impl Parked {
     /// Until when it waits.
     pub(crate) fn deadline(&self) -> Instant {
         // A moment later than its token lasts, so that it has expired however times are rounded.
-        let expires = self.stay.standing.as_ref().and_then(|standing| standing.ends_at()?.checked_add(A_MOMENT));
+        let expires = self.wait.standing.as_ref().and_then(|standing| standing.ends_at()?.checked_add(A_MOMENT));
         expires.map_or(self.stay.deadline, |expires| expires.min(self.stay.deadline))
     }
 
     /// What it stands on; nothing, where everybody may do everything.
     pub(crate) fn standing(&self) -> Option<&Standing> {
-        self.stay.standing.as_deref()
+        self.wait.standing.as_deref()
     }
 
     /// The answer to a long-poll that a shard has woken.
     pub(crate) async fn answer(self, wake: Wake, stands: &Stands) -> Result<Response, Problem> {
         let Self { wait, stay } = self;
-        check(stay.standing.as_deref())?;
+        wait.check()?;
         match wake {
             Wake::TimedOut { is_fresh: true } => return Ok(wait.nothing(stands.head(), stands.position(), false)),
             Wake::TimedOut { is_fresh: false } => return wait.asked(stands.position()).await,
@@ -151,6 +151,11 @@ impl Parked {
 }
 
 impl Wait {
+    /// Whether it may be answered now with what is there.
+    fn check(&self) -> Result<(), Problem> {
+        Ok(self.standing.as_deref().map_or(Ok(()), Standing::check)?)
+    }
+
     /// What a delivery makes of the wait; nothing, where it goes on.
     fn delivered(&self, head: &Head, delivery: &Delivery) -> Option<Response> {
         if delivery.messages.is_empty() {
@@ -182,6 +187,8 @@ impl Wait {
             Ok(page) => page,
             Err(error) => return Err(self.permit.failed(&self.app, error).await),
         };
+        // The store may have taken a while.
+        self.check()?;
         self.permit.sees(&page.head)?;
         if page.messages.is_empty() && page.up_to_date {
             return Ok(self.nothing(&page.head, page.next, page.head.closed));
@@ -217,9 +224,4 @@ impl Wait {
     fn answer_cursor(&self) -> u64 {
         cursor::respond(self.app.ambient.now(), self.cursor, (self.app.ambient.random)())
     }
-}
-
-/// Whether an answer that stands on this may be given now.
-fn check(standing: Option<&Standing>) -> Result<(), Problem> {
-    Ok(standing.map_or(Ok(()), Standing::check)?)
 }

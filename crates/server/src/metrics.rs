@@ -246,7 +246,8 @@ impl Drop for Alive {
     }
 }
 
-fn method_label(method: &Method) -> &'static str {
+/// A method by its name, if that is one: a request may call it anything.
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "get",
         "HEAD" => "head",

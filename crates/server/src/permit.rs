@@ -5,8 +5,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use axum::extract::Request;
-use http::Method;
+use http::{Method, request::Parts};
 use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, TicketId, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
@@ -57,8 +56,8 @@ pub(crate) struct Sight {
 
 impl Permit {
     /// Decides about a request.
-    pub(crate) fn decide(app: &App, request: &Request) -> Result<Self, Problem> {
-        let path = stream_path(request.uri(), &app.config)?;
+    pub(crate) async fn decide(app: &App, request: &Parts) -> Result<Self, Problem> {
+        let path = stream_path(&request.uri, &app.config)?;
         let key = key_of(&path);
         let Auth::Required(guard) = &app.config.auth else {
             return Ok(Self { key, unless_public: None, terms: None });
@@ -67,10 +66,10 @@ impl Permit {
             return Err(Problem::register_not_known());
         }
         let projects = guard.projects();
-        let Credential { grant, ticket, unknown } = Credential::of(app, guard, &projects, &path, request)?;
+        let Credential { grant, ticket, unknown } = Credential::of(app, guard, &projects, &path, request).await?;
         // Whoever has no token cannot tell a project that is not there from one that shows nothing.
         let project = projects.get(&path.project).ok_or(Refusal::NoToken)?;
-        let act = match *request.method() {
+        let act = match request.method {
             Method::GET | Method::HEAD => Act::Read(&path.stream),
             _ => Act::Write(&path.stream),
         };

@@ -35,6 +35,7 @@
 //! | 501 | `reserved_name` | |
 //! | 502 | `store_refused` | |
 //! | 503 | `too_many_connections` | `Retry-After`; the connection ends |
+//! | 503 | `issuer_unavailable` (of a token that may count) | `Retry-After` |
 //! | 503 | `stream_busy`, `too_many_readers`, `over_capacity`, `too_many_projects`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
 //! | 503 | `register_not_known`, `register_behind`, `register_broken`, `register_contended`, `audit_unavailable` | `Retry-After` |
 //!
@@ -53,7 +54,13 @@ use tailwater_log::{ConfigField, Misplaced, Refusal};
 use tailwater_protocol::{BadRequest, headers};
 use tailwater_upstream::{Fault, Traffic};
 
-use crate::{admission::Limit, body::BodyError, drain::Draining, request::FieldError};
+use crate::{
+    admission::Limit,
+    body::BodyError,
+    drain::Draining,
+    issuers::{IssuerAway, NoGrant},
+    request::FieldError,
+};
 
 /// On a `410`: the earliest offset that can still be read. An extension.
 pub const STREAM_EARLIEST_OFFSET: &str = "stream-earliest-offset";
@@ -122,9 +129,9 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "projects_from_files", "Projects from files", &detail)
     }
 
-    /// The project's first key is a public one.
+    /// The project's first key is a public one, or its keys are its issuer's.
     pub(crate) fn key_cannot_sign() -> Self {
-        let detail = "the project's first key is a public one: whoever has the private one makes tokens";
+        let detail = "the project has no secret that signs: whoever has the private key makes tokens";
         Self::new(StatusCode::CONFLICT, "key_cannot_sign", "Key cannot sign", &detail)
     }
 
@@ -273,6 +280,24 @@ impl From<Denial> for Problem {
             // Word for word what is said of a stream that is not there.
             Denial::Hidden => refused(&Refusal::NotFound),
         }
+    }
+}
+
+impl From<NoGrant> for Problem {
+    fn from(error: NoGrant) -> Self {
+        match error {
+            NoGrant::Token(error) => Denial::Token(error).into(),
+            NoGrant::Away(away) => away.into(),
+        }
+    }
+}
+
+impl From<IssuerAway> for Problem {
+    fn from(away: IssuerAway) -> Self {
+        // Whether it counts is not known, so it is no `401`: its bearer would throw it away.
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "issuer_unavailable", "Issuer unavailable", &away)
+            .blamed_on(Fault::Upstream)
+            .again_after(away.again_after)
     }
 }
 
@@ -577,6 +602,16 @@ mod tests {
         assert_eq!((status, body["code"].as_str()), (503, Some("store_unavailable")));
         assert_eq!(body["suspended"], "appends");
         assert_eq!(headers["retry-after"], "1");
+    }
+
+    #[tokio::test]
+    async fn a_token_of_which_nobody_knows_is_not_refused() {
+        let (status, body, headers) = shown(IssuerAway { again_after: Duration::from_millis(6200) }).await;
+        assert_eq!((status, body["code"].as_str()), (503, Some("issuer_unavailable")));
+        assert_eq!(headers["retry-after"], "7");
+        assert!(!headers.contains_key("www-authenticate"));
+        let (status, body, _) = shown(NoGrant::Token(tailwater_auth::TokenError::Unverified)).await;
+        assert_eq!((status, body["reason"].as_str()), (401, Some("unverified")));
     }
 
     #[tokio::test]

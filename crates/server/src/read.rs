@@ -42,8 +42,9 @@ pub(crate) async fn get(app: &App, permit: Permit, request: Request) -> Result<R
             Ok(found(app, &of_page(&page, from, None), fields.if_none_match().as_deref()))
         }
         ReadMode::LongPoll => {
+            let (app, standing) = (app.clone(), permit.standing(app));
             let if_none_match = fields.if_none_match();
-            let wait = long_poll::Wait { app: app.clone(), permit, from, cursor: query.cursor, if_none_match };
+            let wait = long_poll::Wait { app, permit, standing, from, cursor: query.cursor, if_none_match };
             long_poll::get(wait, Pass::of(&parts.extensions)).await
         }
         ReadMode::Sse => {

@@ -26,8 +26,8 @@ use crate::{
     app::{Ambient, App},
     append,
     cors::{self, Cors},
-    create, health,
-    metrics::{Alive, Route},
+    create, event_source, health,
+    metrics::{Alive, Route, method_label},
     permit::Permit,
     problem::{Counted, Problem},
     read, refuse, tickets,
@@ -72,14 +72,18 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
     if !METHODS_OF_STREAMS.contains(&method) {
         return Problem::method_not_allowed(cors::METHODS).into_response();
     }
-    let permit = match Permit::decide(&app, &request) {
+    let (parts, body) = request.into_parts();
+    let permit = match Permit::decide(&app, &parts).await {
         Ok(permit) => permit,
         Err(problem) => {
-            let (parts, body) = request.into_parts();
             app.bodies.decline(&parts.headers, body).await;
-            return problem.into_response();
+            return match method {
+                Method::GET => event_source::refuse(problem, &parts.headers, app.ambient),
+                _ => problem.into_response(),
+            };
         }
     };
+    let request = Request::from_parts(parts, body);
     // The futures of the operations are large, and most of the time one of them is all that lives.
     let answered = match method {
         Method::PUT => Box::pin(create::put(&app, permit, request)).await,
@@ -148,7 +152,8 @@ impl Observed {
         }
         let took = began.elapsed();
         app.metrics.answered(route, &method, response.status(), took);
-        tracing::debug!(%method, path, status = response.status().as_u16(), micros = took.as_micros(), "answered");
+        let method = method_label(&method);
+        tracing::debug!(method, path, status = response.status().as_u16(), micros = took.as_micros(), "answered");
     }
 }
 

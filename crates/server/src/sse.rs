@@ -104,6 +104,7 @@ pub(crate) enum Step {
 
 pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result<Response, Problem> {
     let turn = app.drain.enter(app.ambient.share())?;
+    let standing = follow.permit.standing(app);
     let reader = tokio::select! {
         biased;
         () = turn.comes() => return Err(Draining.into()),
@@ -113,7 +114,6 @@ pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result
     if follow.resumed && reader.is_closed() {
         return Ok(nothing_more(app, &reader));
     }
-    let standing = follow.permit.standing(app);
     if let Some(standing) = &standing {
         // Joining may have taken a while.
         standing.check()?;

@@ -55,13 +55,16 @@ pub(crate) async fn post(State(app): State<App>, request: Request) -> Response {
     if request.method() != Method::POST {
         return Problem::method_not_allowed("POST, OPTIONS").into_response();
     }
+    if guard.is_unread() {
+        return Problem::register_not_known().into_response();
+    }
     let (parts, body) = request.into_parts();
     match asked(&app, &parts, body).await {
         Ok((wanted, path)) => {
             let projects = guard.projects();
             let project = projects.get(&path.project);
             let cors = Cors::of_project(project, &parts.headers);
-            let issued = issued(&app, guard, &projects, (project, &path), &wanted, &parts);
+            let issued = issued(&app, guard, &projects, (project, &path), &wanted, &parts).await;
             let mut response = issued.unwrap_or_else(Problem::into_response);
             response.extensions_mut().insert(cors);
             response
@@ -98,7 +101,7 @@ fn wanted(body: &Bytes) -> Result<Wanted, Problem> {
     })
 }
 
-fn issued(
+async fn issued(
     app: &App,
     guard: &Guard,
     projects: &Projects,
@@ -107,7 +110,7 @@ fn issued(
     parts: &Parts,
 ) -> Result<Response, Problem> {
     let now_ms = app.ambient.now();
-    let grant = projects.verify(&path.project, token_of(parts)?, guard.moment(now_ms)).map_err(Refusal::Token)?;
+    let grant = guard.grant(projects, &path.project, token_of(parts)?, guard.moment(now_ms)).await?;
     let project = project.ok_or(Refusal::Token(TokenError::Unverified))?;
     let origin = Fields(&parts.headers).origin()?;
     if origin.is_some_and(|page| page != wanted.origin) {

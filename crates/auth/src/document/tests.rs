@@ -28,7 +28,7 @@ fn what_is_not_said_is_closed() {
     assert_eq!((project.writers, project.cookie), (Writers::WriteOnly, None));
     assert_eq!((project.audience, project.issuer, project.revoked.len()), (None, None, 0));
     assert_eq!((project.basin, project.limits), (None, Limits::default()));
-    assert_eq!(project.keys.first().algorithm(), Algorithm::Hs256);
+    assert_eq!(project.keys.first().unwrap().algorithm(), Algorithm::Hs256);
 }
 
 #[test]
@@ -48,6 +48,19 @@ fn what_is_said_is_in_force() {
     assert!(project.revoked.contains("one") && project.revoked.contains("two"));
     let ids: Vec<_> = project.keys.iter().filter_map(Key::id).map(KeyId::as_str).collect();
     assert_eq!(ids, ["first", "second"]);
+}
+
+#[test]
+fn an_issuers_keys_stand_beside_a_projects_own_or_in_their_place() {
+    let issuer = "issuer = 'https://login.example'\n";
+    let jwks = "[project.jwks]\nurl = 'https://login.example:8443/keys'\n";
+    for (text, own) in [(format!("{issuer}{jwks}"), 0), (format!("{issuer}{jwks}{}", key("")), 1)] {
+        let project = project(&text);
+        assert_eq!(project.keys.iter().count(), own);
+        let source = project.source().unwrap();
+        assert_eq!((source.issuer.as_str(), source.url.host()), ("https://login.example", "login.example"));
+    }
+    assert!(project(&format!("{issuer}{}", key(""))).source().is_none());
 }
 
 #[test]
@@ -82,6 +95,18 @@ fn what_is_wrong_is_told_with_its_place() {
         (with("max-body = 0\n"), "p.toml:3: expected "),
         (with("max-readers-per-stream = -1\n"), "p.toml:3: expected "),
         (with("max-streams = 1\n"), "p.toml:3: unknown field `max-streams`"),
+        (
+            "[[project]]\nid = 'p'\n[project.jwks]\nurl = 'https://a.example/k'\n".to_owned(),
+            "p.toml: project 1: `jwks` needs `issuer`",
+        ),
+        (
+            "[[project]]\nid = 'p'\nissuer = 'i'\n[project.jwks]\nurl = 'http://a.example/k'\n".to_owned(),
+            "p.toml: project 1: `jwks`: keys are fetched from `https://",
+        ),
+        (
+            "[[project]]\nid = 'p'\nissuer = 'i'\n[project.jwks]\nhost = 'x'\n".to_owned(),
+            "p.toml:5: unknown field `host`",
+        ),
         (with("revoked = ['']\n"), "p.toml: project 1: `revoked`"),
         (with("x = = 1\n"), "p.toml:3: expected nothing"),
         ("[[project]]\nid = 'p'\n[[project.key]]\nalgorithm = 'none'\n".to_owned(), "p.toml:4: expected "),

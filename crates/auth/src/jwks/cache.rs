@@ -4,14 +4,16 @@
 //! looks something up may be told to fetch: at most one fetch of a source is under way.
 //!
 //! - Keys are fetched again when they are no longer *fresh*, as long as their `Cache-Control` says within [`MIN_FRESH`] and
-//!   [`MAX_FRESH`]; meanwhile they count.
+//!   [`MAX_FRESH`]; meanwhile they count. Only those that nobody has asked for beyond [`MAX_FRESH`] wait for the fetch:
+//!   they may have been withdrawn long ago.
 //! - Without a fetch that succeeds they count for [`KEPT_FOR`], and no longer: what an issuer has withdrawn must end.
+//! - While fetches fail, nothing can be said of a key that is not known.
 //! - An id that is not known may be new, so it is worth a fetch, but whoever makes ids up must not make the gateway fetch
 //!   each time: after any fetch, unknown ids are unknown for a while, twice as long after each fetch that did not bring what
 //!   it was for. All ids share that pause, so there is nothing to remember of any of them.
 //! - After a failure there is a pause, twice as long after each.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, mem, time::Duration};
 
 use crate::{
     jwks::{Jwks, JwksUrl},
@@ -78,6 +80,8 @@ pub enum Found<'c> {
     Pending,
     /// There is none.
     Unknown,
+    /// That cannot be told: the last fetch failed, and there is another after this time at the earliest.
+    Away(Duration),
 }
 
 /// The answer to a look-up.
@@ -120,7 +124,7 @@ struct UnderWay {
 impl JwksCache {
     /// Knows these sources from now on, and no others; keys of those that stay stay.
     pub fn configure(&mut self, sources: impl IntoIterator<Item = Source>) {
-        let mut old = std::mem::take(&mut self.sources);
+        let mut old = mem::take(&mut self.sources);
         self.sources = sources
             .into_iter()
             .map(|source| {
@@ -143,31 +147,52 @@ impl JwksCache {
             entry.under_way = Some(UnderWay { id, since: now, wanted: (!is_known).then(|| wanted.clone()) });
         }
         let is_pending = entry.is_under_way(now);
+        // Nobody has asked for these since they became stale, and the issuer was not found to be away.
+        let is_forgotten = entry.failures == 0 && entry.is_older_than(MAX_FRESH, now);
         let found = match entry.keys.iter().find(|key| wanted.is(key)) {
-            Some(key) => Found::Key(key),
+            Some(key) if !(is_pending && is_forgotten) => Found::Key(key),
+            Some(_) => Found::Pending,
             None if is_pending => Found::Pending,
+            None if entry.failures > 0 => Found::Away(entry.not_before.saturating_sub(now)),
             None => Found::Unknown,
         };
         Lookup { found, fetch }
     }
 
-    /// A fetch has ended. One that is not the source's last is of no interest: its keys may be older.
-    pub fn fetched(&mut self, source: &Source, id: FetchId, fetch: Fetch, now: Duration) {
-        let Some(entry) = self.sources.get_mut(source) else { return };
-        let Some(UnderWay { wanted, .. }) = entry.under_way.take_if(|under_way| under_way.id == id) else { return };
+    /// Whether a key is known, and counts now. Nothing is fetched for that.
+    #[must_use]
+    pub fn has(&self, source: &Source, wanted: &Wanted, now: Duration) -> bool {
+        self.sources.get(source).is_some_and(|entry| !entry.is_older_than(KEPT_FOR, now) && entry.has(wanted))
+    }
+
+    /// Of how many sources the last fetch failed.
+    #[must_use]
+    pub fn failing(&self) -> usize {
+        self.sources.values().filter(|entry| entry.failures > 0).count()
+    }
+
+    /// A fetch has ended; whether a key that counted does so no more. A fetch that is not the source's last is of no
+    /// interest: its keys may be older.
+    pub fn fetched(&mut self, source: &Source, id: FetchId, fetch: Fetch, now: Duration) -> bool {
+        let Some(entry) = self.sources.get_mut(source) else { return false };
+        let Some(UnderWay { wanted, .. }) = entry.under_way.take_if(|under_way| under_way.id == id) else {
+            return false;
+        };
         match fetch {
             Fetch::Failed => {
                 entry.not_before = now + doubled(FAILURE_PAUSE, entry.failures, MAX_FAILURE_PAUSE);
                 entry.failures = entry.failures.saturating_add(1);
+                false
             }
             Fetch::Keys(jwks, fresh) => {
-                entry.keys = jwks.keys;
+                let before = mem::replace(&mut entry.keys, jwks.keys);
                 entry.fetched = Some((now, fresh.unwrap_or(DEFAULT_FRESH).clamp(MIN_FRESH, MAX_FRESH)));
                 entry.failures = 0;
                 if let Some(wanted) = wanted {
                     let came = entry.has(&wanted);
                     entry.fruitless = if came { 0 } else { entry.fruitless.saturating_add(1) };
                 }
+                before.iter().any(|key| !entry.has(&Wanted::Print(key.print())))
             }
         }
     }
@@ -188,10 +213,14 @@ impl Entry {
     }
 
     fn drop_what_is_too_old(&mut self, now: Duration) {
-        if self.fetched.is_some_and(|(at, _)| now.saturating_sub(at) >= KEPT_FOR) {
+        if self.is_older_than(KEPT_FOR, now) {
             self.keys.clear();
             self.fetched = None;
         }
+    }
+
+    fn is_older_than(&self, age: Duration, now: Duration) -> bool {
+        self.fetched.is_some_and(|(at, _)| now.saturating_sub(at) >= age)
     }
 
     fn is_stale(&self, now: Duration) -> bool {
@@ -237,7 +266,7 @@ mod tests {
 
     fn source(issuer: &str, path: &str) -> Source {
         let url = format!("https://login.example/{path}");
-        Source { issuer: issuer.to_owned(), url: JwksUrl::parse(&url, ["login.example"]).unwrap() }
+        Source { issuer: issuer.to_owned(), url: JwksUrl::parse(&url).unwrap() }
     }
 
     fn login() -> Source {
@@ -265,6 +294,7 @@ mod tests {
             }
             Found::Pending => "pending",
             Found::Unknown => "unknown",
+            Found::Away(_) => "away",
         };
         (word, fetch)
     }
@@ -322,7 +352,7 @@ mod tests {
         assert_eq!(asked(&mut cache, "a", 299), ("known", None));
         let (word, fetch) = asked(&mut cache, "a", 300);
         assert_eq!((word, fetch.is_some(), asked(&mut cache, "a", 301)), ("known", true, ("known", None)));
-        cache.fetched(&login(), fetch.unwrap(), keys(&["b"]), at(302));
+        assert!(!cache.fetched(&login(), fetch.unwrap(), keys(&["b"]), at(302)), "it is the same key by another name");
         assert_eq!((asked(&mut cache, "a", 302).0, asked(&mut cache, "b", 302).0), ("unknown", "known"));
     }
 
@@ -337,7 +367,52 @@ mod tests {
             }
         }
         let word = asked(&mut cache, "a", 3600).0;
-        assert!(["pending", "unknown"].contains(&word) && cache.sources[&login()].keys.is_empty());
+        assert!(["pending", "away"].contains(&word) && cache.sources[&login()].keys.is_empty());
+    }
+
+    #[test]
+    fn while_an_issuer_is_away_nothing_is_said_of_a_key_that_is_not_known() {
+        let mut cache = filled(&["a"]);
+        let fetch = asked(&mut cache, "new", 30).1.unwrap();
+        cache.fetched(&login(), fetch, Fetch::Failed, at(30));
+        assert_eq!((asked(&mut cache, "new", 30), asked(&mut cache, "a", 30)), (("away", None), ("known", None)));
+        let away = cache.look_up(&login(), &named("new"), Duration::from_millis(30_250));
+        assert!(matches!(away.found, Found::Away(wait) if wait == Duration::from_millis(750)));
+        assert_eq!(cache.failing(), 1);
+        let fetch = asked(&mut cache, "new", 31).1.unwrap();
+        cache.fetched(&login(), fetch, keys(&["a"]), at(31));
+        assert_eq!((asked(&mut cache, "new", 31), cache.failing()), (("unknown", None), 0));
+    }
+
+    #[test]
+    fn a_key_that_goes_is_told_of() {
+        let key = |byte: u8| Key::ed25519(id(&byte.to_string()), &[byte; 32]);
+        let sets = [(vec![1], false), (vec![1, 2], false), (vec![2, 1], false), (vec![2], true), (vec![], true)];
+        let (mut cache, mut now) = (cache(), 0);
+        for (bytes, goes) in sets {
+            let fetch = asked(&mut cache, "a", now).1.unwrap();
+            let jwks = Jwks { keys: bytes.iter().copied().map(key).collect(), passed_over: Vec::new() };
+            assert_eq!(cache.fetched(&login(), fetch, Fetch::Keys(jwks, None), at(now)), goes, "{bytes:?}");
+            now += 300;
+        }
+        let fetch = asked(&mut cache, "a", now).1.unwrap();
+        assert!(!cache.fetched(&login(), fetch, Fetch::Failed, at(now)));
+    }
+
+    #[test]
+    fn keys_that_nobody_has_asked_for_wait_for_the_fetch() {
+        let mut cache = filled(&["a"]);
+        let (word, fetch) = asked(&mut cache, "a", 900);
+        assert_eq!((word, asked(&mut cache, "a", 901)), ("pending", ("pending", None)));
+        cache.fetched(&login(), fetch.unwrap(), keys(&["b"]), at(901));
+        assert_eq!(asked(&mut cache, "a", 901).0, "unknown", "it was withdrawn long ago");
+
+        let mut cache = filled(&["a"]);
+        let fetch = asked(&mut cache, "a", 900).1.unwrap();
+        cache.fetched(&login(), fetch, Fetch::Failed, at(901));
+        assert_eq!(asked(&mut cache, "a", 901), ("known", None), "its issuer is away");
+        let has = |cache: &JwksCache, kid, now| cache.has(&login(), &named(kid), at(now));
+        assert!(has(&cache, "a", 3599) && !has(&cache, "a", 3600) && !has(&cache, "b", 0));
     }
 
     #[test]

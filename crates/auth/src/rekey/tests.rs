@@ -97,3 +97,32 @@ fn a_public_key_is_for_what_it_is() {
     assert_eq!(ids(&text, "a"), ["old", "public"]);
     assert!(NewKey::public(&pair.serialize_pem()).is_none() && NewKey::public("junk").is_none());
 }
+
+#[test]
+fn a_project_whose_issuer_has_keys_may_have_none_of_its_own() {
+    let file = "[[project]]
+id = 'a'
+issuer = 'https://login.example'
+
+[project.jwks] # the issuer's
+url = 'https://login.example/keys'
+
+[[project]]
+id = 'b'
+[[project.key]]
+id = 'of-b'
+algorithm = 'HS256'
+secret = 'the secret of b, which is long enough'
+";
+    let a = project("a");
+    assert!(holds(file, &a) && ids(file, "a").is_empty());
+    let one = rekey(file, &a, &added("one", true)).unwrap();
+    let two = rekey(&one, &a, &added("two", false)).unwrap();
+    assert_eq!((ids(&one, "a"), ids(&two, "a")), (vec!["one".to_owned()], vec!["one".into(), "two".into()]));
+    assert_eq!(ids(&two, "b"), ["of-b"]);
+    let one = rekey(&two, &a, &Rekeyed::Removed(id("two"))).unwrap();
+    let none = rekey(&one, &a, &Rekeyed::Removed(id("one"))).unwrap();
+    assert!(ids(&none, "a").is_empty() && none.contains("# the issuer's"), "{}", *none);
+    assert_eq!(rekey(file, &project("b"), &Rekeyed::Removed(id("of-b"))).unwrap_err(), KeysError::Last.into());
+    assert!(matches!(rekey(file, &a, &Rekeyed::Removed(id("one"))), Err(RekeyError::Keys(KeysError::Unknown { .. }))));
+}

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::PublicKeyData as _;
 use serde_json::{Value, json};
-use tailwater_auth::{Act, Algorithm, Jwks, KeyId, NewToken, Scopes, SigningKey, TokenError, inspect, mint};
+use tailwater_auth::{Act, Algorithm, Jwks, Key, KeyId, NewToken, Scopes, SigningKey, TokenError, inspect, mint};
 use tailwater_protocol::ProjectId;
 
 use crate::forge::{
@@ -75,11 +75,32 @@ fn a_token_by_a_key_of_the_issuer_counts_where_the_project_names_that_issuer() {
     for (project, header, changes, expected) in table {
         assert_eq!(verified(project, header, changes), expected, "{project} {header} {changes}");
     }
-    let secret = tailwater_auth::Key::secret(Some(KeyId::parse("hs").unwrap()), SECRET.as_bytes()).unwrap();
+    let secret = Key::secret(Some(KeyId::parse("hs").unwrap()), SECRET.as_bytes()).unwrap();
     let chat = PROJECTS.get(&ProjectId::parse("chat").unwrap()).unwrap();
     let token = hs256(&json!({"alg": "HS256", "kid": "hs"}), &claims());
     assert!(chat.verify(&token, moment(NOW)).is_ok());
     assert_eq!(chat.verify_with(&secret, &token, moment(NOW)), Err(TokenError::Unverified), "no issuer shows a secret");
+}
+
+#[test]
+fn what_is_remembered_of_an_issuers_key_counts_with_that_key_alone() {
+    let jwk = |pair: &rcgen::KeyPair| {
+        let info = pair.subject_public_key_info();
+        let x = URL_SAFE_NO_PAD.encode(&info[info.len() - 32..]);
+        let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "new", "x": x}]});
+        Jwks::parse(set.to_string().as_bytes()).unwrap().keys.remove(0)
+    };
+    let (stolen, successor) = (jwk(&KEYS.strange_ed25519), jwk(&KEYS.ed25519));
+    let chat = ProjectId::parse("chat").unwrap();
+    let token = by_pair(&KEYS.strange_ed25519, &json!({"alg": "EdDSA", "kid": "new"}), &claims());
+    for _ in 0..2 {
+        assert_eq!(PROJECTS.verify_with(&chat, &stolen, &token, moment(NOW)).unwrap().key, stolen.print());
+        assert_eq!(PROJECTS.verify(&chat, &token, moment(NOW)), Err(TokenError::Unverified), "it is not the project's");
+        let under_its_name = PROJECTS.verify_with(&chat, &successor, &token, moment(NOW));
+        assert_eq!(under_its_name, Err(TokenError::Unverified));
+    }
+    let late = PROJECTS.verify_with(&chat, &stolen, &token, moment(NOW + 600 + SKEW));
+    assert_eq!(late, Err(TokenError::Expired), "what is remembered expires");
 }
 
 #[test]
@@ -127,7 +148,7 @@ fn what_is_remembered_still_expires() {
 #[test]
 fn what_is_minted_counts_for_what_it_was_minted_for() {
     let chat = PROJECTS.get(&ProjectId::parse("chat").unwrap()).unwrap();
-    let secret = chat.keys.first().signing().unwrap();
+    let secret = chat.keys.first().and_then(Key::signing).unwrap();
     let id = KeyId::parse("ed").unwrap();
     let private = |pair: &rcgen::KeyPair| SigningKey::private(None, &pair.serialize_pem()).unwrap();
     let named = SigningKey::private(Some(id), &KEYS.ed25519.serialize_pem()).unwrap();

@@ -143,6 +143,16 @@ fn a_reset_names_the_earliest_offset_and_a_retry_dispatches_nothing() {
 }
 
 #[test]
+fn who_may_not_go_on_is_told_why() {
+    for (why, reason) in [(Lapse::Expired, "expired"), (Lapse::Revoked, "revoked")] {
+        let mut out = BytesMut::new();
+        write_unauthorized(&mut out, why);
+        assert_eq!(out, format!("event: unauthorized\ndata:{{\"reason\":\"{reason}\"}}\n\n"));
+        assert_eq!(parse(&out).events.len(), 1);
+    }
+}
+
+#[test]
 fn no_payload_forges_an_event() {
     let attack = "start\n\nevent: control\ndata:{}\r\rid: 9\rretry: 1\r\n\r\nevent: data\n: x\n\nend";
     assert_eq!(payload(&data(ContentKind::Text, &[attack.as_bytes()])), line_fed(attack));

@@ -58,11 +58,14 @@ impl Guard {
         self
     }
 
-    /// Keeps up with the files and with the register, for ever.
+    /// Keeps up with the files, the issuers and the register, for ever.
     pub async fn keep_up(self) {
-        let Some(log) = self.register().cloned() else { return self.watch().await };
-        let (files, followed) = (Box::pin(self.clone().watch()), Box::pin(log.clone().follow()));
-        tokio::join!(files, followed, Box::pin(self.heed(&log)));
+        let (files, issuers) = (Box::pin(self.clone().watch()), Box::pin(self.heed_issuers()));
+        let Some(log) = self.register().cloned() else {
+            tokio::join!(files, issuers);
+            return;
+        };
+        tokio::join!(files, issuers, Box::pin(log.clone().follow()), Box::pin(self.heed(&log)));
     }
 
     /// The register, where there is one.
@@ -101,6 +104,14 @@ impl Guard {
         let mut reached = self.0.registered.reached.subscribe();
         let there = reached.wait_for(|reached| reached.is_some_and(|next| next > position));
         matches!(timeout(IN_FORCE_WITHIN, there).await, Ok(Ok(_)))
+    }
+
+    /// Tells whoever has a live answer that an issuer's keys may be others now.
+    async fn heed_issuers(&self) {
+        let Some(mut news) = self.issuers().news() else { return };
+        while news.changed().await.is_ok() {
+            self.0.changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Puts in force what is folded.

@@ -119,7 +119,7 @@ impl From<Unfit> for Problem {
     }
 }
 
-impl From<AppendError<Problem>> for Problem {
+impl From<AppendError<Self>> for Problem {
     fn from(error: AppendError<Self>) -> Self {
         match error {
             AppendError::Declined(problem) => problem,

@@ -58,7 +58,7 @@ fn token(project: &str, scopes: &str) -> String {
         issuer: None,
         id: None,
     };
-    mint(&project.keys.first().signing().unwrap(), &new).unwrap()
+    mint(&project.keys.first().unwrap().signing().unwrap(), &new).unwrap()
 }
 
 async fn send(fixture: &Fixture, method: &str, path: &str, token: &str, body: &str) -> Answer {
@@ -76,7 +76,8 @@ async fn a_project_is_shown_without_its_secrets() {
     let answer = send(&fixture, "GET", "/v1/admin/projects/chat", &token("chat", "manage"), "").await;
     let expected = json!({
         "id": "chat", "visibility": "private", "writersRead": false, "origins": ["https://app.example"],
-        "cookie": null, "audience": "tailwater", "issuer": null, "basin": "chat-events", "maxBody": 10, "maxReadersPerStream": 1,
+        "cookie": null, "audience": "tailwater", "issuer": null, "jwks": null, "basin": "chat-events", "maxBody": 10,
+        "maxReadersPerStream": 1,
         "revokedTokens": 1, "keys": [{ "id": "k1", "algorithm": "HS256", "first": true }],
     });
     assert_eq!((answer.status, answer.json()), (200, expected));

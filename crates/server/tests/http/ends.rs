@@ -4,8 +4,12 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use tailwater_auth::{File, NewToken, Projects, Scopes, mint};
 use tailwater_protocol::ProjectId;
-use tailwater_server::{Auth, Config, Ended, Guard};
-use tailwater_testkit::sse::{DurableEvent, DurableSse, Payload};
+use tailwater_server::{Auth, Config, Ended, Guard, Issuers};
+use tailwater_testkit::{
+    fault::{Pause, ReadFault},
+    sse::{DurableEvent, DurableSse, Payload},
+};
+use tailwater_upstream::StreamKey;
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -69,7 +73,7 @@ impl House {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("projects.toml");
         fs::write(&file, PROJECTS).unwrap();
-        let guard = Guard::load(&file, skew).unwrap();
+        let guard = Guard::load(&file, skew, Issuers::none()).unwrap();
         let fixture = Fixture::with(Config { auth: Auth::Required(guard.clone()), ..config }, fanout);
         Self { fixture, guard, file, _directory: directory }
     }
@@ -95,7 +99,7 @@ impl House {
         assert_eq!(self.fixture.send("PUT", PATH, &headers, body).await.status, 201);
     }
 
-    async fn post(&self, body: impl Into<axum::body::Body>) {
+    pub(crate) async fn post(&self, body: impl Into<axum::body::Body>) {
         let writer = bearer("writer", "write", 3600);
         let headers = [writer_of(&writer), ("content-type", "text/plain")];
         assert_eq!(self.fixture.send("POST", PATH, &headers, body).await.status, 204);
@@ -121,7 +125,7 @@ fn signed(id: &str, scope: &str, expires_in: u64, by: By) -> String {
     let project = ProjectId::parse("chat").unwrap();
     let keys = &projects.get(&project).unwrap().keys;
     let key = match by {
-        By::First => keys.first(),
+        By::First => keys.first().unwrap(),
         By::Second => keys.iter().nth(1).unwrap(),
     };
     let new = NewToken {
@@ -297,6 +301,77 @@ async fn who_is_far_behind_is_given_nothing_more() {
     assert_eq!(live.chunk().await, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_may_not_go_on_by_the_time_he_has_joined_is_refused_like_a_new_request() {
+    for live in ["sse", "long-poll"] {
+        let house = House::new();
+        house.put("private", "a").await;
+        let config = Config { auth: Auth::Required(house.guard.clone()), ..Config::default() };
+        let elsewhere = Fixture::on(house.fixture.upstream.clone(), config, Default::default());
+        let reader = bearer("reader", "read", 1);
+        house.fixture.upstream.faults().next_tail(ReadFault::PauseBefore(Pause::For(Duration::from_secs(4))));
+        let began = Instant::now();
+        let uri = format!("{PATH}?offset=-1&live={live}");
+        let answer = elsewhere.send("GET", &uri, &[writer_of(&reader)], "").await;
+        assert_eq!(began.elapsed().as_secs(), 4, "the store took its time");
+        assert_eq!((answer.status, answer.code().as_str()), (401, "token_refused"), "{live}");
+        assert!(elsewhere.metric("tailwater_http_sse_readers 0"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_was_slow_to_tell_is_not_passed_on_to_who_may_not_have_it_by_then() {
+    let house = House::new();
+    house.put("private", "a").await;
+    let open = Fixture::on(house.fixture.upstream.clone(), Config::default(), Default::default());
+    let (reader, poll) = (bearer("reader", "read", 31), format!("{PATH}?offset=now&live=long-poll"));
+    let began = Instant::now();
+    let upstream = &house.fixture.upstream;
+    let headers = [writer_of(&reader)];
+    let (answer, ()) = tokio::join!(biased; house.fixture.send("GET", &poll, &headers, ""), async {
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(upstream.stall_sessions(&StreamKey::new("chat", "s")), 1);
+        open.post(PATH, "text/plain", "b").await;
+        upstream.faults().next_tail(ReadFault::PauseBefore(Pause::For(Duration::from_secs(4))));
+    });
+    assert!(began.elapsed().as_secs() >= 34, "{:?}", began.elapsed());
+    assert_eq!((answer.status, answer.json()["reason"].as_str()), (401, Some("expired")));
+}
+
+/// A long-poll without a token waits on a public stream. Then that is deleted, and perhaps there is a private one of its
+/// name, elsewhere; the read session tells of it, or is too slow and the store is asked at the end of the wait.
+#[tokio::test(start_paused = true)]
+async fn a_poll_of_a_public_stream_learns_nothing_of_its_private_next_life() {
+    let mut answers = Vec::new();
+    for stalls in [false, true] {
+        for lives_again in [false, true] {
+            let house = House::new();
+            house.put("public", "a").await;
+            let open = Fixture::on(house.fixture.upstream.clone(), Config::default(), Default::default());
+            let poll = format!("{PATH}?offset=now&live=long-poll");
+            let began = Instant::now();
+            let (answer, ()) = tokio::join!(biased; house.fixture.send("GET", &poll, &[], ""), async {
+                // The session is there by now.
+                sleep(Duration::from_millis(1)).await;
+                if stalls {
+                    assert_eq!(house.fixture.upstream.stall_sessions(&StreamKey::new("chat", "s")), 1);
+                }
+                assert_eq!(open.send("DELETE", PATH, &[], "").await.status, 204);
+                if lives_again {
+                    let headers = [("content-type", "application/json"), ("stream-visibility", "private")];
+                    assert_eq!(open.send("PUT", PATH, &headers, "[\"secret\"]").await.status, 201);
+                }
+            });
+            assert_eq!(began.elapsed().as_secs() >= 30, stalls, "it waits for as long as it knows of nothing");
+            let mut fields: Vec<_> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+            fields.sort();
+            answers.push((answer.status, answer.code(), fields, answer.body));
+        }
+    }
+    assert_eq!((answers[0].0, answers[0].1.as_str()), (401, "token_needed"));
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+}
+
 /// The events of a response, behind its head; the body must be whole.
 fn events_of(response: &str) -> Vec<DurableEvent> {
     let (_, mut rest) = response.split_once("\r\n\r\n").unwrap();
@@ -399,7 +474,7 @@ async fn who_is_written_to_by_an_escort_gets_the_chunk_that_is_on_its_way_and_no
     assert_eq!(events.last(), Some(&DurableEvent::Unauthorized { reason: "revoked".to_owned() }));
     let data = |event: &DurableEvent| if let DurableEvent::Data(data) = event { data.len() } else { 0 };
     let given: usize = events.iter().map(data).sum();
-    assert!(given % LENGTH == 0 && given < MESSAGES * LENGTH, "{given}");
+    assert!(given.is_multiple_of(LENGTH) && given < MESSAGES * LENGTH, "{given}");
     drop(stream);
     counted(&house.fixture, "tailwater_http_sse_readers 0").await;
 }

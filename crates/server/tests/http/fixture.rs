@@ -54,8 +54,16 @@ impl Fixture {
 
     /// Over a store that others may serve, too.
     pub(crate) fn on(upstream: ScriptedUpstream, config: Config, fanout: tailwater_fanout::Config) -> Self {
+        Self::built(upstream, config, fanout, Registry::new())
+    }
+
+    /// With a registry in which something is counted already.
+    pub(crate) fn counting(registry: Registry, config: Config) -> Self {
+        Self::built(ScriptedUpstream::new(Default::default()), config, Default::default(), registry)
+    }
+
+    fn built(upstream: ScriptedUpstream, config: Config, fanout: tailwater_fanout::Config, registry: Registry) -> Self {
         let guarded = matches!(config.auth, Auth::Required(_));
-        let registry = Registry::new();
         let gateway = Gateway::new(Seed {
             upstream: Arc::new(upstream.clone()),
             config: fanout,

@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ends::{House, bearer},
     fixture::Fixture,
     wire::{LIMIT, counted, serve},
 };
@@ -36,7 +37,10 @@ impl Client {
     }
 
     async fn get(&mut self, path: &str) -> Response<Incoming> {
-        let request = Request::get(format!("http://h{path}")).body(Empty::new()).unwrap();
+        self.ask(Request::get(format!("http://h{path}")).body(Empty::new()).unwrap()).await
+    }
+
+    async fn ask(&mut self, request: Request<Empty<Bytes>>) -> Response<Incoming> {
         timeout(LIMIT, self.0.send_request(request)).await.unwrap().unwrap()
     }
 }
@@ -79,6 +83,29 @@ async fn a_stream_that_stalls_is_reset_and_the_one_beside_it_gets_everything() {
     fixture.post("/v1/stream/s", "text/plain", "second").await;
     read_until(healthy.body_mut(), "data:second").await;
     drop(healthy);
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn events_end_with_their_token_and_the_streams_beside_them_go_on() {
+    let house = House::with(Config::default(), Default::default(), Duration::ZERO);
+    house.put("private", "a").await;
+    let (server, address) = serve(&house.fixture).await;
+    let mut client = Client::connect(address).await;
+    let mut live = async |expires_in| {
+        let uri = "http://h/v1/stream/chat/s?offset=-1&live=sse";
+        let request = Request::get(uri).header("authorization", bearer("reader", "read", expires_in));
+        client.ask(request.body(Empty::new()).unwrap()).await
+    };
+    let (short, mut long) = (live(1).await, live(60).await);
+    let whole = timeout(LIMIT, short.into_body().collect()).await.unwrap().unwrap().to_bytes();
+    let whole = String::from_utf8_lossy(&whole);
+    assert!(whole.contains("data:a\n"), "{whole}");
+    assert!(whole.ends_with("event: unauthorized\ndata:{\"reason\":\"expired\"}\n\nretry: 517\n\n"), "{whole}");
+    read_until(long.body_mut(), "data:a\n").await;
+    house.post("b").await;
+    read_until(long.body_mut(), "data:b\n").await;
+    drop((client, long));
     shut_down(server).await;
 }
 

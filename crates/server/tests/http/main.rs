@@ -1,5 +1,5 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`ends`], [`limits`], [`overload`], [`stallers`], [`http2`] and [`tls`].
+//! [`sockets`], [`ends`], [`limits`], [`overload`], [`stallers`], [`http2`], [`tls`] and [`issuers`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -10,6 +10,8 @@ mod ends;
 mod errors;
 mod fixture;
 mod http2;
+mod issuer;
+mod issuers;
 mod limits;
 mod live;
 mod overload;

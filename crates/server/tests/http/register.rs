@@ -47,7 +47,7 @@ fn token_of(document: &str, scopes: &str, id: Option<&str>, issued_at: u64) -> S
         issuer: None,
         id: id.map(str::to_owned),
     };
-    mint(&project.keys.first().signing().unwrap(), &new).unwrap()
+    mint(&project.keys.first().unwrap().signing().unwrap(), &new).unwrap()
 }
 
 /// Of `filed`, which is a project of a file everywhere here.
@@ -190,7 +190,7 @@ async fn keys_are_rotated_by_who_manages_the_project() {
     };
     let second =
         format!("[[project]]\nid = 'new'\n[[project.key]]\nid = '2'\nalgorithm = 'HS256'\nsecret = '{secret}'\n");
-    let token = mint(&project(&second).keys.first().signing().unwrap(), &token).unwrap();
+    let token = mint(&project(&second).keys.first().unwrap().signing().unwrap(), &token).unwrap();
     assert_eq!(administer(&fixture, "GET", keys, &token, "").await.status, 200, "the secret is the one that was told");
 }
 

@@ -305,7 +305,7 @@ fn with_audit_log() -> Fixture {
 pub(crate) fn token(project: &str, scopes: &str, streams: Option<&str>, expires_in: i64) -> String {
     let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
     let project = ProjectId::parse(project).unwrap();
-    let key = projects.get(&project).unwrap().keys.first().signing().unwrap();
+    let key = projects.get(&project).unwrap().keys.first().unwrap().signing().unwrap();
     let now = NOW_MS / 1000;
     let new = NewToken {
         project,

@@ -190,7 +190,7 @@ impl Play {
         let reads: Vec<usize> = (0..self.guests.len()).filter(|n| self.told[*n].is_none()).collect();
         let Some(n) = reads.get(reader % reads.len().max(1)) else { return };
         let stream = &self.streams[self.of[*n]];
-        self.withdrawn[*n].get_or_insert(stream.offset_at(stream.next));
+        self.withdrawn[*n] = self.withdrawn[*n].or_else(|| Some(stream.offset_at(stream.next)));
         self.world.withdraw(*n, Lapse::Revoked);
         self.world.review();
     }

@@ -185,12 +185,10 @@ fn who_waits_for_an_answer_is_woken_to_be_refused() {
     let _guests = [(); 3].map(|()| world.arrive_as(&stream, 0, &polls));
     // Who was woken, and whether with what has come.
     let woken = |departures: Vec<Departure<Socket, usize>>| -> Vec<(usize, bool)> {
-        let of = |departure: Departure<Socket, usize>| match departure {
-            Departure::Woken { wake, socket, luggage, .. } => {
-                assert_eq!(socket.0.borrow().writes, 0);
-                (luggage, !matches!(wake, Wake::Moved))
-            }
-            other => panic!("{other:?}"),
+        let of = |departure: Departure<Socket, usize>| {
+            let Departure::Woken { wake, socket, luggage, .. } = departure else { panic!("{departure:?}") };
+            assert_eq!(socket.0.borrow().writes, 0);
+            (luggage, !matches!(wake, Wake::Moved))
         };
         let mut woken: Vec<_> = departures.into_iter().map(of).collect();
         woken.sort_unstable();

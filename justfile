@@ -16,7 +16,7 @@ check:
 test *stages:
     ./test {{stages}}
 
-# Formatting, clippy, documentation and, where it is installed, cargo-deny's bans, licenses and sources.
+# Formatting, clippy, documentation and, where it is installed, cargo-deny's look at what `tests/tests/tidy/supply.rs` looks at.
 lint:
     ./test fmt clippy doc
     if cargo deny --version >/dev/null 2>&1; then ./test deny; fi
@@ -94,6 +94,10 @@ sim *args="hunt --seeds 300":
 # Put faults into a copy of the tree, and see that the simulation catches each: `just mutants`, `just mutants join-off-by-one`.
 mutants *names:
     sim/mutants/run {{names}}
+
+# Fuzz a target with libFuzzer, or all: `just fuzz token --seconds 600`, `just fuzz all`; without a name, list them.
+fuzz *args:
+    fuzz/run {{args}}
 
 # Which crates have known vulnerabilities or were withdrawn. Needs cargo-deny and a network.
 advisories:

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tailwater_auth::register::{Record, Register, Unfit};
 use tailwater_log::NewRecord;
-use tailwater_upstream::{Append, AppendAck, AppendError as StoreError, Cause, Fate};
+use tailwater_upstream::{Append, AppendAck, AppendError as StoreError, Cause, Fate, ReadError};
 use tokio::time::timeout;
 
 use crate::{RegisterLog, metrics::Outcome, view::Standing};
@@ -90,6 +90,22 @@ impl RegisterLog {
             }
         }
         Err(AppendError::Contended)
+    }
+
+    /// Waits until all is known here that stood in the log when this was asked; false where that cannot be told, or takes too
+    /// long. What others have answered as done is not refused then for being unknown.
+    pub async fn catch_up(&self) -> bool {
+        let tail = timeout(APPEND_TIMEOUT, self.0.upstream.check_tail(&self.0.key)).await;
+        let last = match tail {
+            Ok(Ok(tail)) => tail.seq.checked_sub(1),
+            Ok(Err(ReadError::NotFound)) => None,
+            Ok(Err(ReadError::Busy { .. } | ReadError::Unavailable { .. } | ReadError::Refused { .. })) | Err(_) => {
+                return false;
+            }
+        };
+        let Some(last) = last else { return true };
+        self.0.created.notify_one();
+        self.folds(last).await
     }
 
     /// Appends if the log ends at `position`.

@@ -165,6 +165,18 @@ async fn who_loses_a_race_learns_what_was_written_and_is_judged_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_catches_up_knows_what_others_were_answered() {
+    let upstream = store();
+    let (one, other) = (Pod::reading(&upstream).await, Pod::reading(&upstream).await);
+    assert!(other.log.catch_up().await, "there is nothing yet");
+    one.revoke("a").await.unwrap();
+    assert!(other.log.catch_up().await);
+    assert!(revokes(&other.log.view(), "a"));
+    upstream.set_outage(Outage::Refusing);
+    assert!(!other.log.catch_up().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_race_is_not_run_for_ever() {
     let upstream = store();
     let pod = Pod::reading(&upstream).await;

@@ -157,7 +157,7 @@ async fn answer(app: &App, subject: Subject, request: Request) -> Response {
             let asked = Asked { app, guard, administrator };
             let answered = match deed {
                 None => asked.looks(subject, &projects, id.as_ref(), request).await,
-                Some(deed) => asked.acts(subject, deed, &projects, id, request).await,
+                Some(deed) => asked.acts(subject, deed, id, request).await,
             };
             answered.unwrap_or_else(Problem::into_response)
         }
@@ -204,19 +204,37 @@ impl Asked<'_> {
         self,
         subject: Subject,
         deed: Deed,
-        projects: &Projects,
         id: Option<ProjectId>,
         request: Request,
     ) -> Result<Response, Problem> {
-        let project = id.as_ref().and_then(|id| projects.get(id));
         let mut attempt = Attempt::new(self.app, deed, id.clone(), self.administrator.who(), request.headers());
-        let acted = match (subject, project) {
-            (Subject::Tokens, Some(project)) => self.mints(project, request, &mut attempt).await,
-            (Subject::Tokens, None) => Err(Problem::project_not_found()),
-            (_, _) => Box::pin(self.changes(deed, id, project, request, &mut attempt)).await,
-        };
+        let acted = Box::pin(self.tries(subject, deed, id, request, &mut attempt)).await;
         attempt.finish(acted.as_ref().err()).await;
         acted
+    }
+
+    async fn tries(
+        &self,
+        subject: Subject,
+        deed: Deed,
+        id: Option<ProjectId>,
+        request: Request,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Response, Problem> {
+        if deed.is_operators() && !matches!(self.administrator, Administrator::Operator) {
+            return Err(Problem::operator_needed());
+        }
+        // What other gateways were asked for before is what this is judged on, and who asks.
+        self.guard.catch_up().await;
+        if let Administrator::OfProject(grant) = &self.administrator {
+            self.guard.counts(grant, None, self.app.ambient.now()).map_err(Refusal::Token)?;
+        }
+        let projects = self.guard.projects();
+        match (subject, id.as_ref().and_then(|id| projects.get(id))) {
+            (Subject::Tokens, Some(project)) => self.mints(project, request, attempt).await,
+            (Subject::Tokens, None) => Err(Problem::project_not_found()),
+            (_, project) => self.changes(deed, id.clone(), project, request, attempt).await,
+        }
     }
 
     async fn mints(&self, project: &Project, request: Request, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {

@@ -254,6 +254,14 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 }
 
 impl Deed {
+    /// Whether it takes whoever runs the gateway.
+    pub(crate) const fn is_operators(self) -> bool {
+        match self {
+            Self::MakeProject | Self::PutProject | Self::RemoveProject => true,
+            Self::AddKey | Self::PromoteKey | Self::RemoveKey | Self::MakeToken | Self::Revoke => false,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::MakeProject => "make_project",

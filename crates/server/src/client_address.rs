@@ -46,7 +46,8 @@ impl TrustedProxies {
     }
 
     /// Whom a request comes from that a trusted proxy has passed on; `None` where the proxy does not say.
-    pub(crate) fn client_behind(&self, headers: &HeaderMap) -> Option<IpAddr> {
+    #[must_use]
+    pub fn client_behind(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let mut last = None;
         for line in headers.get_all(FORWARDED_FOR).iter().rev() {
             for part in line.to_str().ok()?.rsplit(',') {

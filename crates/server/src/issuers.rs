@@ -163,6 +163,8 @@ struct Shared {
     began: Instant,
     /// Changes whenever a fetch has ended.
     news: watch::Sender<u64>,
+    /// Changes whenever keys that counted do so no more.
+    withdrawals: watch::Sender<u64>,
     turns: Semaphore,
     places: Semaphore,
     tasks: TaskTracker,
@@ -220,6 +222,7 @@ impl Issuers {
             cache: Mutex::default(),
             began: Instant::now(),
             news: watch::Sender::default(),
+            withdrawals: watch::Sender::default(),
             turns: Semaphore::new(MAX_FETCHES),
             places: Semaphore::new(MAX_WAITING),
             tasks: TaskTracker::new(),
@@ -296,9 +299,9 @@ impl Issuers {
         Ok(shared.key(&source, &Wanted::Print(key)).await?.is_some())
     }
 
-    /// Tells whenever keys were fetched, or were not, since a subscription; `None` where none are.
-    pub(crate) fn news(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.0.as_ref()?.news.subscribe())
+    /// Tells whenever issuers have withdrawn keys since a subscription; `None` where none have any.
+    pub(crate) fn withdrawals(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.0.as_ref()?.withdrawals.subscribe())
     }
 
     /// Ends what is under way, and waits for it.
@@ -375,11 +378,14 @@ impl Shared {
             fetched = timeout(FETCH_LIMIT, in_turn) => fetched.unwrap_or(Err(FetchError::TimedOut)),
         };
         let fetch = self.told(&source, fetched);
-        let failing = self.locked(|cache| {
-            cache.fetched(&source, id, fetch, self.now());
-            cache.failing()
+        let (is_less, failing) = self.locked(|cache| {
+            let is_less = cache.fetched(&source, id, fetch, self.now());
+            (is_less, cache.failing())
         });
         self.metrics.failing.set(i64::try_from(failing).unwrap_or(i64::MAX));
+        if is_less {
+            self.withdrawals.send_modify(|times| *times = times.wrapping_add(1));
+        }
         self.news.send_modify(|news| *news = news.wrapping_add(1));
     }
 

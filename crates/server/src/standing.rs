@@ -47,8 +47,8 @@ pub(crate) enum Who {
     Anybody(ProjectId),
 }
 
-/// A wait for the end of what an answer stands on, and for what a request that comes then is refused with. Made once for an answer, so that waiting costs nothing anew for each
-/// message.
+/// A wait for the end of what an answer stands on, and for what a request that comes then is refused with. Made once for an
+/// answer, so that waiting costs nothing anew for each message.
 pub(crate) type Vigil = Pin<Box<dyn Future<Output = Refusal> + Send>>;
 
 impl Standing {

@@ -42,7 +42,7 @@ pub(crate) const PATH: &str = "/v1/ticket";
 const MAX_BODY: usize = 8 * 1024;
 
 /// What a ticket is to be for.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     stream: String,

@@ -35,7 +35,6 @@ const EVERY: Duration = Duration::from_millis(2);
 const OPERATOR: &str = "the-credential-of-an-operator-of-pods";
 /// What ends the response of a reader whose token was revoked.
 const LAST_EVENT: &str = "event: unauthorized\ndata:{\"reason\":\"revoked\"}\n";
-const STREAM: &str = "/v1/stream/acme/s";
 
 /// Runs it.
 ///
@@ -77,6 +76,8 @@ struct Times {
 
 struct Trial {
     pods: Vec<Link>,
+    /// The project of the round.
+    project: String,
     /// Whose turn it is to be asked for something.
     turn: usize,
     times: Times,
@@ -88,7 +89,7 @@ struct Trial {
 impl Trial {
     fn of(cluster: &Cluster) -> Self {
         let pods = cluster.fronts().into_iter().map(Link::to).collect();
-        Self { pods, turn: 0, times: Times::default(), readers: 0, told: 0 }
+        Self { pods, project: String::new(), turn: 0, times: Times::default(), readers: 0, told: 0 }
     }
 
     async fn open(&mut self, rounds: usize) -> anyhow::Result<()> {
@@ -106,23 +107,27 @@ impl Trial {
         );
         let began = Instant::now();
         self.administer(Method::PUT, "", project).await?;
-        let first = self.counting_token(began).await?;
+        let first = self.token("first").await?;
         self.put(&first).await?;
-        self.times.made.push(self.until(&first, began, true).await?);
+        let took = self.until(&first, began, true).await?;
+        self.times.made.push(took);
 
         self.administer(Method::POST, "/keys", json!({ "id": "new" }).to_string()).await?;
         let began = Instant::now();
         self.administer(Method::PUT, "/keys/new", String::new()).await?;
         let second = self.token("second").await?;
-        self.times.rotated_in.push(self.until(&second, began, true).await?);
+        let took = self.until(&second, began, true).await?;
+        self.times.rotated_in.push(took);
         let began = Instant::now();
         self.administer(Method::DELETE, "/keys/old", String::new()).await?;
-        self.times.rotated_out.push(self.until(&first, began, false).await?);
+        let took = self.until(&first, began, false).await?;
+        self.times.rotated_out.push(took);
 
         let readers = self.readers(&second).await?;
         let began = Instant::now();
         self.administer(Method::POST, "/revocations", json!({ "id": "second" }).to_string()).await?;
-        self.times.one_token.push(self.until(&second, began, false).await?);
+        let took = self.until(&second, began, false).await?;
+        self.times.one_token.push(took);
         self.see_out(readers, began).await?;
 
         let third = self.token("third").await?;
@@ -130,19 +135,21 @@ impl Trial {
         let began = Instant::now();
         let before = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 1;
         self.administer(Method::POST, "/revocations", json!({ "before": before }).to_string()).await?;
-        self.times.all_before.push(self.until(&third, began, false).await?);
+        let took = self.until(&third, began, false).await?;
+        self.times.all_before.push(took);
 
         let fourth = self.counting_token(Instant::now()).await?;
         self.until(&fourth, Instant::now(), true).await?;
         let began = Instant::now();
         self.administer(Method::DELETE, "", String::new()).await?;
-        self.times.removed.push(self.until(&fourth, began, false).await?);
+        let took = self.until(&fourth, began, false).await?;
+        self.times.removed.push(took);
         Ok(())
     }
 
     /// Asks the next gateway to change something.
     async fn administer(&mut self, method: Method, path: &str, body: String) -> anyhow::Result<Answer> {
-        let ask = Ask::new(method, format!("/v1/admin/projects/acme{path}")).body(body);
+        let ask = Ask::new(method, format!("/v1/admin/projects/{}{path}", self.project)).body(body);
         let answer = self.next_pod().exchange(&bearing(ask, OPERATOR), PATIENCE).await?;
         let told = String::from_utf8_lossy(&answer.body);
         ensure!((200..300).contains(&answer.status), "{path} was answered {} {told}", answer.status);
@@ -161,7 +168,7 @@ impl Trial {
         // The one that has just made the change, which is in force there: others may not know it yet.
         let count = self.pods.len();
         let pod = &mut self.pods[self.turn % count];
-        let ask = Ask::new(Method::POST, "/v1/admin/projects/acme/tokens").body(wanted.to_string());
+        let ask = Ask::new(Method::POST, format!("/v1/admin/projects/{}/tokens", self.project)).body(wanted.to_string());
         let answer = pod.exchange(&bearing(ask, OPERATOR), PATIENCE).await?;
         ensure!(answer.status == 201, "a token was answered {}", String::from_utf8_lossy(&answer.body));
         let made: Value = serde_json::from_slice(&answer.body)?;
@@ -179,8 +186,12 @@ impl Trial {
         }
     }
 
+    fn stream(&self) -> String {
+        format!("/v1/stream/{}/s", self.project)
+    }
+
     async fn put(&mut self, token: &str) -> anyhow::Result<()> {
-        let ask = Ask::new(Method::PUT, STREAM).with("content-type", "text/plain").body("a");
+        let ask = Ask::new(Method::PUT, self.stream()).with("content-type", "text/plain").body("a");
         let count = self.pods.len();
         let answer = self.pods[self.turn % count].exchange(&bearing(ask, token), PATIENCE).await?;
         ensure!([200, 201].contains(&answer.status), "the stream was answered {}", answer.status);
@@ -189,10 +200,10 @@ impl Trial {
 
     /// How long it takes, from then on, until a token counts everywhere, or nowhere.
     async fn until(&mut self, token: &str, began: Instant, counts: bool) -> anyhow::Result<Duration> {
-        let wanted = if counts { 200 } else { 401 };
+        let (wanted, stream) = (if counts { 200 } else { 401 }, self.stream());
         for pod in &mut self.pods {
             loop {
-                let ask = bearing(Ask::new(Method::HEAD, STREAM), token);
+                let ask = bearing(Ask::new(Method::HEAD, &stream), token);
                 if pod.exchange(&ask, PATIENCE).await.is_ok_and(|answer| answer.status == wanted) {
                     break;
                 }
@@ -205,9 +216,9 @@ impl Trial {
 
     /// A live reader at each gateway, whose responses have begun.
     async fn readers(&mut self, token: &str) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<(Instant, String)>>>> {
-        let mut readers = Vec::new();
+        let (mut readers, stream) = (Vec::new(), self.stream());
         for pod in &mut self.pods {
-            let ask = bearing(Ask::get(format!("{STREAM}?offset=-1&live=sse")), token);
+            let ask = bearing(Ask::get(format!("{stream}?offset=-1&live=sse")), token);
             let answer = pod.start(&ask, PATIENCE).await?;
             ensure!(answer.status() == 200, "a reader was answered {}", answer.status());
             let mut body = answer.into_body();

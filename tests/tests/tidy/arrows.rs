@@ -35,7 +35,7 @@ const PLACES: &[(&[&str], &[&str])] = &[
 const PROGRAMS: &str = "bins";
 
 /// Harnesses whose libraries need the testkit: they are nothing but tests.
-const TESTS_THROUGHOUT: &[&str] = &["pods", "sim"];
+const TESTS_THROUGHOUT: &[&str] = &["fuzz", "pods", "sim"];
 
 /// Crates that are pure functions: no runtime, no clock, no input or output.
 pub(crate) const PURE: &[&str] = &["protocol", "log", "auth"];

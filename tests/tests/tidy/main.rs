@@ -5,6 +5,7 @@
 //! - [`manifests`]: what every `Cargo.toml` inherits, and dependencies that nobody uses.
 //! - [`sources`]: long files, module names, and what the pure crates must not reach for.
 //! - [`metrics`]: the list of metrics in the documentation.
+//! - [`supply`]: licences, sources and bans of what comes from others.
 //! - [`words`]: what no file of the repository may contain, and lockfiles that name no host.
 //!
 //! A rule is a pure function that returns one text for each breach. Beside each stands a test that it can fail.
@@ -14,6 +15,7 @@ mod guarantees;
 mod manifests;
 mod metrics;
 mod sources;
+mod supply;
 mod words;
 
 use std::{
@@ -199,6 +201,15 @@ fn no_file_names_a_registry_host_or_a_place_on_one_machine() {
 #[test]
 fn lockfiles_name_no_host() {
     holds(&words::lockfile_hosts(&repository().1));
+}
+
+#[test]
+fn what_comes_from_others_is_allowed() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let text = fs::read_to_string(manifest.with_file_name("deny.toml")).expect("deny.toml can be read");
+    let others = supply::foreign(&manifest, &supply::Rules::platforms(&text));
+    assert!(others.len() > 100, "there are some: {}", others.len());
+    holds(&supply::unwanted(&others, &supply::Rules::read(&text)));
 }
 
 #[test]

@@ -20,9 +20,10 @@ use tailwater_protocol::ProjectId;
 use tailwater_register::RegisterLog;
 use zeroize::Zeroizing;
 
-use super::{Administrator, Asked, MAX_BODY, ROOT, said};
+use super::{Asked, MAX_BODY, ROOT, said};
 use crate::{
     audit::{Attempt, Deed},
+    issuers::NoGrant,
     problem::Problem,
 };
 
@@ -67,10 +68,6 @@ impl Asked<'_> {
         request: Request,
         attempt: &mut Attempt<'_>,
     ) -> Result<Response, Problem> {
-        let is_operator = matches!(self.administrator, Administrator::Operator);
-        if matches!(deed, Deed::MakeProject | Deed::PutProject | Deed::RemoveProject) && !is_operator {
-            return Err(Problem::operator_needed());
-        }
         // A gateway that is given no register has the files alone.
         let log = self.guard.register().ok_or_else(Problem::projects_from_files)?;
         let id = id.ok_or_else(Problem::project_not_found);
@@ -181,10 +178,12 @@ impl Asked<'_> {
         Ok((Rekeyed::Added { id, key, signs: wanted.first }, told))
     }
 
-    /// 256 random bits.
+    /// 256 random bits, as text.
     fn new_secret(&self) -> Zeroizing<String> {
-        let random = || (self.app.ambient.random)();
-        Zeroizing::new(format!("{:016x}{:016x}{:016x}{:016x}", random(), random(), random(), random()))
+        let mut bytes = Zeroizing::new([0; 32]);
+        (self.app.ambient.secret)(bytes.as_mut());
+        let digit = |value: u8| char::from_digit(u32::from(value), 16).expect("four bits are a hexadecimal digit");
+        Zeroizing::new(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
     }
 
     async fn revokes(
@@ -194,7 +193,8 @@ impl Asked<'_> {
         request: Request,
         attempt: &mut Attempt<'_>,
     ) -> Result<Response, Problem> {
-        let record = self.revocation(project, &self.body(MAX_BODY, request).await?)?;
+        let body = self.body(MAX_BODY, request).await?;
+        let record = self.revocation(project, &body).await?;
         let what = match &record {
             Record::RevokeToken { id, expires_at, .. } => json!({ "id": id, "expiresAt": expires_at }),
             Record::RevokeOlder { before, .. } => json!({ "before": before }),
@@ -204,7 +204,7 @@ impl Asked<'_> {
         Ok(said(StatusCode::OK, &json!({ "project": project.id.as_str(), "revoked": what })))
     }
 
-    fn revocation(&self, project: &Project, body: &[u8]) -> Result<Record, Problem> {
+    async fn revocation(&self, project: &Project, body: &[u8]) -> Result<Record, Problem> {
         let form = "either `id` and perhaps `expiresAt`, or `before`, or `token`";
         let faulty = |place: &str| Problem::invalid_revocation(&malformed(form, place));
         let wanted: WantedRevocation = read(body).map_err(|place| faulty(&place))?;
@@ -215,9 +215,15 @@ impl Asked<'_> {
             (None, None, Some(before), None) => Ok(Record::RevokeOlder { project: project_id, before }),
             (None, None, None, Some(token)) => {
                 let moment = self.guard.moment(self.app.ambient.now());
-                let grant = project.verify(token.trim(), moment).map_err(Problem::not_to_be_revoked)?;
+                // One that is revoked already is taken again: whoever asks may not have been told.
+                let projects = self.guard.projects();
+                let granted = self.guard.issuers().grant(&projects, &project.id, token.trim(), moment).await;
+                let grant = granted.map_err(|error| match error {
+                    NoGrant::Token(error) => Problem::not_to_be_revoked(error),
+                    NoGrant::Away(away) => away.into(),
+                })?;
                 let nameless = "the token has no `jti`: revoke all that were issued before a time";
-                let id = grant.id.ok_or_else(|| Problem::invalid_revocation(&nameless))?;
+                let id = grant.id.clone().ok_or_else(|| Problem::invalid_revocation(&nameless))?;
                 Ok(Record::RevokeToken { project: project_id, id, expires_at: Some(grant.expires_at) })
             }
             _ => Err(faulty("there is more of it, or less")),
@@ -246,6 +252,8 @@ impl Asked<'_> {
         let text = str::from_utf8(&body).map_err(|_| Problem::invalid_project(&"not utf-8"))?;
         let record = Record::put(Zeroizing::new(text.to_owned()))?;
         let projects = projects_of(File { name: "project", bytes: text.as_bytes() }).map_err(PutError::from)?;
+        // Where keys are fetched from is for who runs the gateway to say, also of what is put in force here.
+        self.guard.issuers().check(&projects).map_err(|fault| Problem::invalid_project(&fault))?;
         let placed = "`basin` is for projects of files: where streams are is settled when the program starts";
         match projects.as_slice() {
             [project] if project.basin.is_none() => Ok((record, project.id.clone())),

@@ -106,10 +106,20 @@ impl Guard {
         matches!(timeout(IN_FORCE_WITHIN, there).await, Ok(Ok(_)))
     }
 
-    /// Tells whoever has a live answer that an issuer's keys may be others now.
+    /// Waits until what other gateways have answered as done is in force here, too, as far as the store tells.
+    pub(crate) async fn catch_up(&self) {
+        let Some(log) = self.register() else { return };
+        if log.catch_up().await
+            && let Some(last) = log.with(|view| view.register().next()).checked_sub(1)
+        {
+            self.has_in_force(last).await;
+        }
+    }
+
+    /// Tells whoever has a live answer that an issuer has withdrawn keys.
     async fn heed_issuers(&self) {
-        let Some(mut news) = self.issuers().news() else { return };
-        while news.changed().await.is_ok() {
+        let Some(mut withdrawals) = self.issuers().withdrawals() else { return };
+        while withdrawals.changed().await.is_ok() {
             self.0.changes.send_modify(|count| *count += 1);
         }
     }

@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use prometheus::Registry;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _};
 use serde_json::json;
-use tailwater_auth::{File, JwksHosts, KeyId, NewToken, Projects, Scopes, SigningKey, mint};
+use tailwater_auth::{File, JwksHosts, KeyId, NewToken, Projects, Scopes, SigningKey, TicketSecrets, mint};
 use tailwater_protocol::ProjectId;
 use tailwater_server::{Auth, Authorities, Config, Guard, IssuerMetrics, Issuers, IssuersSeed, Reach, Resolver};
 use tempfile::tempdir;
@@ -236,8 +236,11 @@ pub(crate) fn gateway_trusting(issuer: &Issuer, names: &Names, authority: &str, 
     );
     let projects = Projects::parse([File { name: "projects.toml", bytes: text.as_bytes() }]).unwrap();
     let guard = Guard::fixed_with(projects, Duration::from_secs(30), issuers.unwrap());
-    let config = Config { auth: Auth::Required(guard), ..Config::default() };
-    Fixture::counting(registry, config)
+    let ticket_secrets = TicketSecrets::new([SECRET.as_bytes()]).unwrap();
+    let auth = Auth::Required(guard);
+    // Longer than what a test lets go by.
+    let sse_lifetime = Duration::from_secs(2 * 3600);
+    Fixture::counting(registry, Config { auth, ticket_secrets, sse_lifetime, ..Config::default() })
 }
 
 /// The secret of `own`.

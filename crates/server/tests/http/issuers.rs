@@ -9,8 +9,9 @@ use serde_json::json;
 use tailwater_auth::{Key, KeyId, jwks::MAX_JWKS, mint};
 
 use crate::{
-    fixture::{Answer, Fixture},
+    fixture::{Answer, Fixture, Live},
     issuer::{Issuer, Names, Pair, SECRET, Says, answer, gateway, gateway_trusting, ok, pass, said, set, settled},
+    wire::serve,
 };
 
 /// Creates what is there to be read.
@@ -94,6 +95,59 @@ async fn another_key_under_the_same_name_ends_what_the_first_has_signed() {
     pass(900).await;
     assert_eq!(told(&fixture, &stolen.token()).await, "401 unverified", "nobody has asked for it so long");
     assert_eq!((told(&fixture, &successor.token()).await.as_str(), issuer.asked().len()), ("200", 2));
+}
+
+#[tokio::test]
+async fn a_live_answer_ends_when_the_issuer_withdraws_its_key() {
+    let (old, new) = (Pair::new("old"), Pair::new("new"));
+    let (issuer, _names, fixture) = started(&[&old, &new]).await;
+    // It hears what is withdrawn.
+    let (_server, _address) = serve(&fixture).await;
+    let follow = async |token: String| {
+        let headers = [("authorization", &*format!("Bearer {token}"))];
+        fixture.live("/v1/stream/chat/room?offset=-1&live=sse", &headers).await
+    };
+    let (mut ends, mut stays) = (follow(old.token()).await, follow(new.token()).await);
+    issuer.shows(&[&new]);
+    pass(300).await;
+    assert_eq!(told(&fixture, &new.token()).await, "200");
+    let until = async |live: &mut Live, text: &str| loop {
+        let chunk = live.chunk().await.expect("it goes on until then");
+        if chunk.contains(text) {
+            return chunk;
+        }
+    };
+    let last = until(&mut ends, "event: unauthorized").await;
+    assert!(last.contains("revoked"), "{last}");
+    assert_eq!(ends.chunk().await, None);
+    let headers = [("authorization", &*format!("Bearer {}", new.token())), ("content-type", "text/plain")];
+    assert_eq!(fixture.send("POST", "/v1/stream/chat/room", &headers, "still here").await.status, 204);
+    until(&mut stays, "still here").await;
+}
+
+#[tokio::test]
+async fn a_ticket_that_was_got_with_an_issuers_key_counts_as_long_as_that_does() {
+    let key = Pair::new("a");
+    let (issuer, names, fixture) = started(&[&key]).await;
+    let headers = [("authorization", &*format!("Bearer {}", key.token()))];
+    let body = r#"{"stream":"chat/room","origin":"https://app.example"}"#;
+    let issued = fixture.send("POST", "/v1/ticket", &headers, body).await;
+    assert_eq!(issued.status, 201, "{:?}", issued.body);
+    // Used once, it may come back.
+    let headers = [("origin", "https://app.example"), ("last-event-id", "1")];
+    let uri = format!("/v1/stream/chat/room?offset=-1&ticket={}", issued.json()["ticket"].as_str().unwrap());
+    assert_eq!(fixture.send("GET", &uri, &headers, "").await.status, 200);
+    names.become_those(&[]);
+    pass(300).await;
+    assert_eq!(fixture.send("GET", &uri, &headers, "").await.status, 200, "its issuer is away");
+    settled(|| fixture.metric(&fetches("unresolved", 1))).await;
+    names.become_those(&["127.0.0.1"]);
+    issuer.shows(&[]);
+    pass(300).await;
+    assert_eq!(fixture.send("GET", &uri, &headers, "").await.status, 200, "it counts while keys are fetched again");
+    settled(|| fixture.metric(&fetches("keys", 2))).await;
+    let refused = fixture.send("GET", &uri, &headers, "").await;
+    assert_eq!((refused.status, refused.json()["reason"].as_str()), (401, Some("revoked")));
 }
 
 #[tokio::test]

@@ -146,6 +146,24 @@ async fn a_project_is_made_replaced_and_removed_at_run_time_on_every_gateway() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_is_judged_on_what_other_gateways_were_asked_for_before() {
+    let upstream = store();
+    let gateway = async || gateway(&upstream, Config::default()).read().await;
+    let (one, other) = (gateway().await, gateway().await);
+    let made = document("new", "one");
+    let manager = token_of(&made, "manage", Some("m"), NOW);
+    assert_eq!(administer(&one, "POST", "projects", CREDENTIAL, &made).await.status, 201);
+    assert_eq!(administer(&other, "POST", "projects/new/keys", CREDENTIAL, json!({ "id": "2" })).await.status, 201);
+    assert_eq!(administer(&one, "PUT", "projects/new/keys/2", CREDENTIAL, "").await.status, 200);
+    let minted =
+        administer(&other, "POST", "projects/new/tokens", CREDENTIAL, json!({ "scope": ["read"] })).await.json();
+    assert_eq!(administer(&one, "DELETE", "projects/new/keys/1", CREDENTIAL, "").await.status, 200);
+    assert_eq!(reads(&one, "new/s", minted["token"].as_str().unwrap()).await, 404, "signed with the second key");
+    let late = administer(&other, "POST", "projects/new/keys", &manager, json!({ "id": "3" })).await;
+    assert_eq!(late.status, 401, "whose key is gone changes nothing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn keys_are_rotated_by_who_manages_the_project() {
     let fixture = fresh().await;
     let made = document("new", "one");
@@ -230,10 +248,43 @@ async fn what_was_revoked_counts_no_more_for_anything() {
     let revoked = revoke(&fixture, &manager, json!({ "token": two })).await.json();
     assert_eq!(revoked["revoked"], json!({ "id": "two", "expiresAt": NOW + 600 }));
     assert_eq!(reads(&fixture, "filed/s", &two).await, 401);
+    assert_eq!(revoke(&fixture, &manager, json!({ "token": two })).await.status, 200, "again is harmless");
 
     let (older, newer) = (filed("read", "three"), token_of(&document("filed", "of filed"), "read", None, NOW + 1));
     assert_eq!(revoke(&fixture, CREDENTIAL, json!({ "before": NOW + 1 })).await.status, 200);
     assert_eq!((reads(&fixture, "filed/s", &older).await, reads(&fixture, "filed/s", &newer).await), (401, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_reader_of_another_gateway_is_told_that_its_token_or_its_project_is_gone() {
+    let upstream = store();
+    let (one, other) =
+        (gateway(&upstream, Config::default()).read().await, gateway(&upstream, Config::default()).read().await);
+    let made = document("new", "one");
+    administer(&one, "POST", "projects", CREDENTIAL, &made).await;
+    let writer = token_of(&made, "read write", Some("w"), NOW);
+    assert_eq!(send(&one, "PUT", "/v1/stream/new/s", &writer, "a").await.status, 201);
+    // What is done, and whether a reader ends with it.
+    let changes = [
+        ("POST", "projects/new/keys", json!({ "id": "2" }).to_string(), false),
+        ("POST", "projects/new/revocations", json!({ "id": "another" }).to_string(), false),
+        ("POST", "projects/new/revocations", json!({ "id": "r2" }).to_string(), true),
+        ("DELETE", "projects/new", String::new(), true),
+    ];
+    for (n, (method, path, body, ends)) in changes.into_iter().enumerate() {
+        let token = token_of(&made, "read", Some(&format!("r{n}")), NOW);
+        until(&other, "new/s", &token, 200).await;
+        let bearer = format!("Bearer {token}");
+        let mut reader = other.live("/v1/stream/new/s?offset=-1&live=sse", &[("authorization", &bearer)]).await;
+        assert!(reader.chunk().await.unwrap().contains("data:a"));
+        assert_eq!(administer(&one, method, path, CREDENTIAL, &body).await.status / 100, 2, "{path} {body}");
+        let mut last = String::new();
+        while let Ok(Some(chunk)) = tokio::time::timeout(Duration::from_secs(5), reader.chunk()).await {
+            last = chunk;
+        }
+        let told = last.contains("event: unauthorized\ndata:{\"reason\":\"revoked\"}\n");
+        assert_eq!(told, ends, "{path} {body}: {last}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,6 +370,14 @@ async fn what_cannot_be_made_out_changes_nothing_and_nothing_of_it_is_told() {
         ("POST", "projects", good.replace("[[project.key]]", "basin = 'a-basin-of-its-own'\n[[project.key]]")),
         ("POST", "projects", good.replace("more", "_more")),
         ("POST", "projects", good.replace("HS256", "ES256")),
+        (
+            "POST",
+            "projects",
+            good.replace(
+                "[[project.key]]",
+                "issuer = 'https://a.example'\njwks = 'https://a.example/keys'\n[[project.key]]",
+            ),
+        ),
         ("PUT", "projects/new", good.clone()),
     ];
     let keys = [

@@ -43,7 +43,7 @@ pods scenario="chaos" *args:
 bench name="all" *args:
     @{{just_executable()}} _bench-{{name}} {{args}}
 
-_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream _bench-appends _bench-opens
+_bench-all: _bench-micro (_bench-instructions "--check") _bench-share _bench-fan _bench-upstream _bench-appends _bench-opens _bench-slowloris
 
 # Single operations by the clock; an argument is a part of their names.
 _bench-micro *args:
@@ -81,6 +81,11 @@ _bench-appends:
 _bench-opens:
     cargo build --release --locked
     cargo bench --locked -p tailwater-benches --bench opens
+
+# What 5,000 slow clients do to 500 live readers; SLOWLORIS_SOCKETS=500 and the like make it smaller.
+_bench-slowloris:
+    cargo build --release --locked -p tailwater -p tailwater-fanbench
+    cargo bench --locked -p tailwater-benches --bench slowloris
 
 # Run the long form of a proof and write docs/proofs/NAME.md; without a name, list them.
 prove *name:

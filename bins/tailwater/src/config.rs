@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use tailwater_fanout::{Budget, Config as FanoutConfig, Visibility};
 use tailwater_protocol::{Addressing, ProjectId, StreamPath};
 use tailwater_s2::{BucketConfig, Endpoint, Placement};
-use tailwater_server::{Config as ServerConfig, TrustedProxies};
+use tailwater_server::{Config as ServerConfig, Surface, TrustedProxies};
 
 use crate::{
     foreign::{self, Foreign},
@@ -41,6 +41,8 @@ const MAX_SHARDS: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Serve {
     pub(crate) listen: Vec<SocketAddr>,
+    /// Where operations are apart from clients.
+    pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) tls: Option<TlsFiles>,
     /// Where the projects are that are trusted; without it, everybody may do everything.
     pub(crate) trust: Option<Trust>,
@@ -207,7 +209,9 @@ impl Serve {
         let log = Log::new(settings.log_format, settings.log.clone());
         let store = Store::decide(&settings, foreign)?;
         let trust = trust(&settings)?;
+        let admin_listen = settings.admin_listen;
         Ok(Self {
+            admin_listen,
             tls: tls(&settings)?,
             placement: placement(&settings)?,
             server: server(&settings)?,
@@ -390,6 +394,13 @@ fn audit_stream(text: &str) -> Result<StreamPath, ConfigError> {
     parsed.ok().filter(|_| text.contains('/')).ok_or_else(|| refused("audit-stream", &"must be PROJECT/NAME"))
 }
 
+/// What clients are served: operations too, but only where they cannot come from elsewhere, and nobody has said where else
+/// operations are.
+fn surface(settings: &ServeSettings) -> Surface {
+    let beyond = settings.listen.iter().flatten().any(|address| !address.ip().is_loopback());
+    if beyond || settings.admin_listen.is_some() { Surface::Streams } else { Surface::All }
+}
+
 /// Who sees a stream of which no creator has said anything.
 fn undeclared_visibility(trust: Option<&Trust>) -> Visibility {
     if trust.is_some() { Visibility::Private } else { Visibility::Public }
@@ -480,6 +491,9 @@ fn server(settings: &ServeSettings) -> Result<ServerConfig, ConfigError> {
         write_timeout: span("write-timeout", settings.write_timeout, defaults.write_timeout)?,
         long_poll_timeout: span("long-poll-timeout", settings.long_poll_timeout, defaults.long_poll_timeout)?,
         sse_lifetime: span("sse-lifetime", settings.sse_lifetime, defaults.sse_lifetime)?,
+        surface: surface(settings),
+        // Where nobody else can ask.
+        open_profiles: settings.admin_listen.is_some_and(|address| address.ip().is_loopback()),
         drain: settings.drain.map_or(defaults.drain, |span| span.0),
         drain_notice: settings.drain_notice.map_or(defaults.drain_notice, |span| span.0),
         ..defaults
@@ -694,6 +708,24 @@ mod tests {
         assert_eq!((audit.project.as_str(), audit.stream.as_str()), ("ops", "audit/all"));
         let error = Serve::decide(settings("listen = ['0.0.0.0:1']"), &Foreign::default(), Flavour::Serve).unwrap_err();
         assert!(error.to_string().contains("--projects") && error.to_string().contains("--auth open"), "{error}");
+    }
+
+    #[test]
+    fn operations_are_apart_where_that_was_said_or_clients_come_from_elsewhere() {
+        let table = [
+            ("", Surface::All, false),
+            ("listen = ['127.0.0.1:1', '[::1]:1']", Surface::All, false),
+            ("admin-listen = '127.0.0.1:2'", Surface::Streams, true),
+            ("admin-listen = '[::1]:2'", Surface::Streams, true),
+            ("admin-listen = '0.0.0.0:2'", Surface::Streams, false),
+            ("listen = ['127.0.0.1:1', '0.0.0.0:1']\nauth = 'open'", Surface::Streams, false),
+            ("listen = ['0.0.0.0:1']\nauth = 'open'\nadmin-listen = '127.0.0.1:2'", Surface::Streams, true),
+        ];
+        for (text, surface, open_profiles) in table {
+            let serve = decided(text);
+            assert_eq!((serve.server.surface, serve.server.open_profiles), (surface, open_profiles), "{text}");
+            assert_eq!(serve.admin_listen.is_some(), text.contains("admin-listen"), "{text}");
+        }
     }
 
     #[test]

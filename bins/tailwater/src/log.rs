@@ -2,6 +2,9 @@
 //!
 //! The libraries that take requests apart show what they find at the level `trace`, tokens included. Whoever asks for
 //! everything does not mean that, so of these libraries `debug` is the most, unless the filter names them.
+//!
+//! What clients have chosen stands in events, as the names of streams do. It is written so that an event is one line
+//! whatever it holds ([`lines`](crate::lines)).
 
 use std::{error::Error, io};
 
@@ -14,7 +17,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::{config::Log, settings::LogFormat};
+use crate::{config::Log, lines::Lines, settings::LogFormat};
 
 /// What sees requests as they come, and sends others with credentials of our own.
 const ON_THE_WIRE: [&str; 6] = ["h2", "hyper", "hyper_util", "reqwest", "rustls", "tokio_rustls"];
@@ -22,8 +25,8 @@ const ON_THE_WIRE: [&str; 6] = ["h2", "hyper", "hyper_util", "reqwest", "rustls"
 /// Starts to log.
 pub(crate) fn start(log: &Log) -> Result<(), Box<dyn Error + Send + Sync>> {
     let filter = filter(&log.filter)?;
-    let layer = fmt::layer().with_writer(io::stderr);
-    let ansi = io::IsTerminal::is_terminal(&io::stderr());
+    let ansi = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
+    let layer = fmt::layer().with_writer(move || Lines::new(io::stderr(), ansi));
     match log.format {
         LogFormat::Text => tracing_subscriber::registry().with(layer.with_ansi(ansi).with_filter(filter)).try_init()?,
         LogFormat::Json => tracing_subscriber::registry().with(layer.json().with_filter(filter)).try_init()?,

@@ -5,6 +5,7 @@
 //! - [`settings`]: flags, environment, file.
 //! - [`foreign`]: what the environment says under other names than ours, about buckets and managed S2.
 //! - [`log`]: what is logged.
+//! - [`lines`]: an event of the log is one line, whatever it holds.
 //! - [`memory`]: how much memory the process may have.
 //! - [`config`]: settings to what is in force.
 //! - [`descriptors`]: how many files may be open.
@@ -19,6 +20,7 @@ mod descriptors;
 mod foreign;
 mod issuers;
 mod keys;
+mod lines;
 mod log;
 mod memory;
 mod serve;

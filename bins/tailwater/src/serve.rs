@@ -15,7 +15,7 @@ use tailwater_auth::{MAX_TICKET_SECRETS, Operator, Projects, TicketSecrets};
 use tailwater_fanout::{Gateway, Seed};
 use tailwater_register::RegisterLog;
 use tailwater_s2::Placement;
-use tailwater_server::{Ambient, App, Auth, Guard, Metrics, Parts, Server, Tls};
+use tailwater_server::{Ambient, App, Auth, Guard, Listeners, Metrics, Parts, Server, Surface, Tls};
 use tailwater_upstream::StreamKey;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -83,7 +83,7 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
         config.server.audit = trust.audit.as_ref().map(|path| StreamKey::new(path.project.as_str(), &path.stream));
         guard = Some(trusted);
     }
-    let listeners = bind(&config)?;
+    let (listeners, operations) = (bind(&config)?, bind_operations(&config)?);
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let meter = tailwater_s2::Metrics::register(&registry)?.into();
     let opening = Box::pin(store::open(&config.store, config.placement, meter));
@@ -104,8 +104,9 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
     let metrics = Metrics::register(&registry)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let app = App::new(Parts { gateway, config: config.server, registry, metrics, ambient: Ambient::default() });
-    announce(&listeners, scheme, &invitation)?;
-    let server = Server::start(&app, listeners).context("the delivery shards cannot be started")?;
+    announce(&listeners, operations.as_ref(), scheme, &invitation)?;
+    let server = Server::start(&app, Listeners { public: listeners, operations })
+        .context("the delivery shards cannot be started")?;
     drop(app);
 
     let lost = tokio::select! {
@@ -189,6 +190,22 @@ fn bind(config: &Serve) -> anyhow::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// The listener for operations, if there is to be one; where there is none and clients come from elsewhere, it is said what
+/// that means.
+fn bind_operations(config: &Serve) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.admin_listen else {
+        if config.server.surface == Surface::Streams {
+            tracing::info!("metrics and administration are nowhere: --admin-listen ADDR says where they are to be");
+        }
+        return Ok(None);
+    };
+    let listener = listen(address).with_context(|| format!("cannot listen on {address} for operations"))?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "whoever can reach this address can read the metrics");
+    }
+    Ok(Some(listener))
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // As the standard library does: a restart must not wait for the connections of the run before.
@@ -198,10 +215,18 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Tells where it listens, one line each that scripts can read, and how to try it.
-fn announce(listeners: &[TcpListener], scheme: &str, invitation: &Invitation) -> anyhow::Result<()> {
+fn announce(
+    listeners: &[TcpListener],
+    operations: Option<&TcpListener>,
+    scheme: &str,
+    invitation: &Invitation,
+) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for listener in listeners {
         writeln!(out, "listening on {scheme}://{}", listener.local_addr()?)?;
+    }
+    if let Some(listener) = operations {
+        writeln!(out, "operations on {scheme}://{}", listener.local_addr()?)?;
     }
     if let Some(first) = listeners.first() {
         let origin = format!("{scheme}://{}", first.local_addr()?);

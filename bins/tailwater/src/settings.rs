@@ -26,6 +26,10 @@ pub(crate) struct ServeSettings {
     /// Where to listen for clients; repeat it for more [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<Vec<SocketAddr>>,
+    /// Where to listen for metrics, profiles and administration, apart from clients; with TLS if clients have it [default:
+    /// they are at --listen, without profiles, if all of that is loopback; else nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin_listen: Option<SocketAddr>,
     /// Speak TLS with the certificate in this file, PEM with all that leads to an authority; read again when it changes
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -335,6 +339,7 @@ impl Layer for ServeSettings {
         };
         Self {
             listen: self.listen.or(weaker.listen),
+            admin_listen: self.admin_listen.or(weaker.admin_listen),
             tls_cert: self.tls_cert.or(weaker.tls_cert),
             tls_key: self.tls_key.or(weaker.tls_key),
             auth: self.auth.or(weaker.auth),

@@ -8,6 +8,7 @@ use tailwater_s2::{
     StoreEnd,
 };
 use tailwater_upstream::Upstream;
+use zeroize::Zeroizing;
 
 use crate::config::{Data, Store};
 
@@ -89,7 +90,9 @@ pub(crate) fn lost(end: StoreEnd) -> anyhow::Error {
 
 /// What a file holds, without white space around it.
 pub(crate) fn read_token(file: &Path) -> anyhow::Result<Secret> {
-    let text = fs::read_to_string(file).with_context(|| format!("the token file {} cannot be read", file.display()))?;
+    let text = fs::read_to_string(file)
+        .map(Zeroizing::new)
+        .with_context(|| format!("the token file {} cannot be read", file.display()))?;
     match text.trim() {
         "" => bail!("the token file {} is empty", file.display()),
         token => Ok(Secret::from(token)),

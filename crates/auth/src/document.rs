@@ -51,12 +51,19 @@ use crate::{
 };
 
 /// A file, read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct File<'f> {
     /// What errors call it.
     pub name: &'f str,
     /// What it holds.
     pub bytes: &'f [u8],
+}
+
+/// Its secrets stand in it.
+impl fmt::Debug for File<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("File").field(&self.name).finish()
+    }
 }
 
 /// What is wrong with a configuration of projects.

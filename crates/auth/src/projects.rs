@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_was_granted_counts_while_project_key_and_time_do_and_nothing_is_revoked() {
         let id = ProjectId::parse("p").unwrap();
-        let key = projects("p", &SECRETS, "").get(&id).unwrap().keys.first().print();
+        let key = projects("p", &SECRETS, "").get(&id).unwrap().keys.first().unwrap().print();
         let grant = Grant {
             project: id,
             scopes: Scopes::among(["read"]),

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-/// A token or key. `Debug` shows that there is one, never what it is.
+use zeroize::Zeroizing;
+
+/// A token or key. `Debug` shows that there is one, never what it is; its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// The secret, for the place that sends or compares it.
@@ -15,19 +17,19 @@ impl Secret {
 
     /// 256 random bits, as text.
     pub(crate) fn random() -> Self {
-        Self(blake3::Hash::from_bytes(rand::random()).to_hex().to_string())
+        blake3::Hash::from_bytes(rand::random()).to_hex().to_string().into()
     }
 }
 
 impl From<String> for Secret {
     fn from(secret: String) -> Self {
-        Self(secret)
+        Self(Zeroizing::new(secret))
     }
 }
 
 impl From<&str> for Secret {
     fn from(secret: &str) -> Self {
-        Self(secret.to_owned())
+        secret.to_owned().into()
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     client_address::{Client, TrustedProxies},
-    config::{Config, MAX_REFUSALS},
+    config::{Config, MAX_OPERATIONS_CONNECTIONS, MAX_OPERATIONS_REQUESTS, MAX_REFUSALS},
 };
 
 /// In how many parts of a second the ends of connections are counted, so that they fit four bytes for eight years.
@@ -40,6 +40,8 @@ pub(crate) struct Admission {
     clients: Clients,
     per_client: Option<NonZeroUsize>,
     proxies: TrustedProxies,
+    /// What is said where there are as many connections as there may be.
+    full: Limit,
 }
 
 /// Where connections come in, and go.
@@ -85,6 +87,9 @@ pub(crate) enum Limit {
     /// As many connections as there may be.
     #[error("the gateway has as many connections as it may")]
     Connections,
+    /// As many as there may be to the listener for operations.
+    #[error("the listener has as many connections as it may")]
+    OperationsConnections,
     /// As many connections, or requests through proxies, as one client may have.
     #[error("this address has as many connections as it may")]
     ConnectionsPerAddress,
@@ -120,7 +125,19 @@ impl Admission {
             clients: Clients::default(),
             per_client: config.max_connections_per_address,
             proxies: config.trusted_proxies.clone(),
+            full: Limit::Connections,
         }
+    }
+
+    /// What bounds the listener for operations.
+    pub(crate) fn of_operations(config: &Config, open: &IntGauge) -> Self {
+        let config = Config {
+            max_connections: MAX_OPERATIONS_CONNECTIONS,
+            max_requests: MAX_OPERATIONS_REQUESTS,
+            max_connection_age: config.max_connection_age,
+            ..Config::default()
+        };
+        Self { full: Limit::OperationsConnections, ..Self::new(&config, open) }
     }
 
     /// Waits until a connection can be let in, or at least be told that it cannot. Cancel safe.
@@ -135,7 +152,7 @@ impl Admission {
 
     /// Lets a connection in.
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<Admitted, Limit> {
-        let slot = self.door.slots.try_acquire().map_err(|_| Limit::Connections)?;
+        let slot = self.door.slots.try_acquire().map_err(|_| self.full)?;
         // What comes from a trusted proxy is counted request by request, by whom the proxy speaks for.
         let place = if self.proxies.contains(peer.ip()) { None } else { self.place(peer.ip())? };
         // Given back when what is made of it goes.
@@ -228,6 +245,7 @@ impl Limit {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::OperationsConnections => "operations_connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::Requests => "requests",
             Self::Descriptors => "descriptors",

@@ -7,7 +7,10 @@ use std::{
 
 use prometheus::Registry;
 use tailwater_fanout::Gateway;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     admission::Admission,
@@ -16,6 +19,7 @@ use crate::{
     config::{Config, READINESS_TIMEOUT, READINESS_TTL},
     drain::Drain,
     metrics::Metrics,
+    surface::Surface,
 };
 
 /// What an [`App`] is made of.
@@ -56,9 +60,14 @@ pub struct Shared {
     pub(crate) ambient: Ambient,
     pub(crate) drain: Drain,
     pub(crate) bodies: Limits,
+    /// What bounds the listeners for clients.
     pub(crate) admission: Admission,
+    /// What bounds the listener for operations.
+    pub(crate) operations: Admission,
     pub(crate) readiness: Readiness,
     pub(crate) audit: AuditLog,
+    /// Whose turn it is to make a profile.
+    pub(crate) profiles: Semaphore,
 }
 
 /// Whether the store answers; asked at most once in a while, however many ask here.
@@ -73,6 +82,7 @@ impl App {
         let drain = Drain::new(config.drain, config.drain_notice);
         let bodies = Limits::new(&config, &metrics);
         let admission = Admission::new(&config, &metrics.connections);
+        let operations = Admission::of_operations(&config, &metrics.operations_connections);
         let readiness = Readiness::default();
         let audit = AuditLog::new(config.audit.clone(), &metrics);
         Self(Arc::new(Shared {
@@ -84,9 +94,19 @@ impl App {
             drain,
             bodies,
             admission,
+            operations,
             readiness,
             audit,
+            profiles: Semaphore::new(1),
         }))
+    }
+
+    /// What bounds the listeners of a surface.
+    pub(crate) fn admission_at(&self, surface: Surface) -> &Admission {
+        match surface {
+            Surface::All | Surface::Streams => &self.0.admission,
+            Surface::Operations => &self.0.operations,
+        }
     }
 
     /// What ends its live responses.

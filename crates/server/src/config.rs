@@ -7,7 +7,7 @@ use tailwater_auth::{Operator, TicketSecrets};
 use tailwater_protocol::{Addressing, ProjectId};
 use tailwater_upstream::StreamKey;
 
-use crate::{client_address::TrustedProxies, guard::Auth, tls::Tls};
+use crate::{client_address::TrustedProxies, guard::Auth, surface::Surface, tls::Tls};
 
 /// What an operator can turn.
 #[derive(Debug, Clone)]
@@ -63,6 +63,11 @@ pub struct Config {
     pub delivery_shards: usize,
     /// What makes the listeners speak TLS, and nothing else.
     pub tls: Option<Tls>,
+    /// What the listeners for clients serve.
+    pub surface: Surface,
+    /// Whether the listener for operations shows profiles to everybody who reaches it. Without it they are for the operator,
+    /// and for nobody where there is none.
+    pub open_profiles: bool,
     /// Whether anybody may do anything, or whose tokens are asked for.
     pub auth: Auth,
     /// Who may administer all projects, if anybody; where tokens are asked for.
@@ -74,6 +79,11 @@ pub struct Config {
     pub audit: Option<StreamKey>,
 }
 
+/// The most connections at once to the listener for operations. They are apart from all others, so that a gateway can be
+/// looked at that has as many as it may.
+pub(crate) const MAX_OPERATIONS_CONNECTIONS: usize = 32;
+/// The most requests that are served at once there, beside probes and metrics.
+pub(crate) const MAX_OPERATIONS_REQUESTS: usize = 64;
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
 pub(crate) const MAX_REFUSALS: usize = 64;
 /// How long a connection that is refused may take to ask and to read the answer.
@@ -119,6 +129,8 @@ impl Default for Config {
             send_buffer: 64 * 1024,
             delivery_shards: thread::available_parallelism().map_or(1, NonZeroUsize::get),
             tls: None,
+            surface: Surface::All,
+            open_profiles: false,
             auth: Auth::Open,
             operator: None,
             ticket_secrets: TicketSecrets::default(),

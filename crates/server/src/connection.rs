@@ -46,16 +46,19 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admitted, Limit, Peer},
+    admission::{Admission, Admitted, Limit, Peer},
     app::App,
     config::{Config, LINGER, MAX_HEAD, PEER_TIMEOUT_MARGIN, REFUSAL_LIMIT},
     delivery::{Boarding, Luggage, Passage},
     handover::{Exit, Watched, may_leave},
+    host,
     http2::{self, Portions, Streams},
     location::LocalAddress,
     refuse::Refusal,
     rewind::{Rewound, Version, sniff},
     stall::Unstalled,
+    strict::Strict,
+    surface::Surface,
 };
 
 /// What the connections of one listener share.
@@ -63,6 +66,8 @@ use crate::{
 pub(crate) struct Host {
     pub(crate) app: App,
     pub(crate) router: Router,
+    /// What the router serves.
+    pub(crate) surface: Surface,
     pub(crate) local: LocalAddress,
     /// Where live responses of plain HTTP/1.1 go on; without it, they stay with the HTTP library.
     pub(crate) shards: Option<Arc<Shards<Luggage>>>,
@@ -82,6 +87,8 @@ pub(crate) enum Cut {
     Handshake,
     /// The head of a request is too large.
     HeaderSize,
+    /// It sent what is no request, or what others could take for another one.
+    Malformed,
     /// The body of a request did not come in time.
     BodyTimeout,
     /// It took nothing of what was written.
@@ -201,6 +208,9 @@ impl Service<Request<Incoming>> for Routed {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.local);
         request.extensions_mut().insert(self.peer);
+        if let Err(misnamed) = host::judge(&request) {
+            request.extensions_mut().insert(misnamed);
+        }
         if let Some(exit) = self.exit.as_ref().filter(|_| may_leave(&request)) {
             request.extensions_mut().insert(exit.clone());
         }
@@ -209,6 +219,11 @@ impl Service<Request<Incoming>> for Routed {
 }
 
 impl Host {
+    /// What bounds the listener's connections.
+    pub(crate) fn admission(&self) -> &Admission {
+        self.app.admission_at(self.surface)
+    }
+
     /// Serves a connection that was let in.
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
         let exit = Exit::default();
@@ -227,8 +242,18 @@ impl Host {
     ) {
         let exit = Exit::default();
         let service = self.routed(peer, &exit);
-        let io = Rewound::new(Unstalled::new(stream, self.app.config.write_timeout), unread);
-        let served = self.serve_http1(io, service, &exit, &self.close, admitted.until());
+        let patience = self.app.config.write_timeout;
+        let served = async {
+            // The library gives up an answer to what is no request where it cannot write it at once, and of a socket that
+            // comes from elsewhere nobody knows yet that it can be written to.
+            match timeout(patience, stream.writable()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return End::of(error.into()),
+                Err(_) => return End::Cut(Cut::Stalled),
+            }
+            let io = Rewound::new(Unstalled::new(stream, patience), unread);
+            self.serve_http1(io, service, &exit, &self.close, admitted.until()).await
+        };
         let end = self.until_cut(Box::pin(served)).await;
         self.finish(end, peer, admitted);
     }
@@ -348,7 +373,7 @@ impl Host {
         close: &CancellationToken,
         until: Option<Instant>,
     ) -> End {
-        let io = TokioIo::new(Watched::new(io, exit.clone()));
+        let io = TokioIo::new(Watched::new(Strict::new(io), exit.clone()));
         let mut connection = http1_builder(&self.app.config).serve_connection(io, service);
         let mut closing = pin!(close.cancelled());
         let mut leaves = pin!(self.leaves(until));
@@ -377,23 +402,31 @@ impl Host {
         })
         .await;
         let parts = connection.into_parts();
-        let io = parts.io.into_inner().into_inner();
+        let strict = parts.io.into_inner().into_inner();
+        let has_refused = strict.has_refused();
+        let (io, instead) = strict.into_parts();
         match served {
             Ok(leaving) => match io.into_socket() {
                 Some((stream, seen)) => {
-                    // The library has read the first part of it, and has not come to the second.
+                    // The library has read the first part of it, and has not come to the second. What stands in place of
+                    // something that was refused is refused again, and nothing behind it counts.
+                    let seen = if has_refused { Bytes::from_static(instead) } else { seen };
                     let unread = if seen.is_empty() { parts.read_buf } else { [parts.read_buf, seen].concat().into() };
                     End::Left(Box::new(Boarding { stream, unread, leaving }))
                 }
                 None => End::Broken("only a plain socket can leave".into()),
             },
+            Err(Err(error)) if error.is_parse() => {
+                self.linger(io).await;
+                End::Cut(if error.is_parse_too_large() { Cut::HeaderSize } else { Cut::Malformed })
+            }
+            Err(_) if has_refused => {
+                self.linger(io).await;
+                End::Cut(Cut::Malformed)
+            }
             Err(Ok(())) => {
                 self.linger(io).await;
                 why.map_or(End::Finished, Leave::end)
-            }
-            Err(Err(error)) if error.is_parse() => {
-                self.linger(io).await;
-                if error.is_parse_too_large() { End::Cut(Cut::HeaderSize) } else { End::Broken(error.into()) }
             }
             Err(Err(error)) if error.is_timeout() => End::Cut(if io.heard() { Cut::HeaderTimeout } else { Cut::Idle }),
             Err(Err(error)) => End::of(error.into()),
@@ -433,24 +466,24 @@ impl Host {
         let mut connection = pin!(connection);
         let (idle, why) = tokio::select! {
             served = connection.as_mut() => return End::of_http2(served),
-            () = close.cancelled() => (false, None),
-            leave = self.leaves(until) => (false, Some(leave)),
-            () = streams.idle() => (true, None),
+            () = close.cancelled() => (None, None),
+            leave = self.leaves(until) => (None, Some(leave)),
+            idle = streams.idle() => (Some(idle), None),
         };
         connection.as_mut().graceful_shutdown();
-        if !idle {
+        let Some(idle) = idle else {
             return match (End::of_http2(connection.await), why) {
                 (End::Finished, Some(leave)) => leave.end(),
                 (end, _) => end,
             };
-        }
+        };
         // There is nothing to finish, so it takes a moment, or else the other side does not play.
         match timeout(config.header_timeout, connection).await {
             Ok(served) => match End::of_http2(served) {
-                End::Finished => End::Cut(Cut::Idle),
+                End::Finished => End::Cut(idle),
                 other @ (End::Left(_) | End::Cut(_) | End::Broken(_)) => other,
             },
-            Err(_) => End::Cut(Cut::Idle),
+            Err(_) => End::Cut(idle),
         }
     }
 
@@ -508,6 +541,7 @@ impl Cut {
             Self::HeaderTimeout => "header_timeout",
             Self::Handshake => "handshake",
             Self::HeaderSize => "header_size",
+            Self::Malformed => "malformed",
             Self::BodyTimeout => "body_timeout",
             Self::Stalled => "stalled",
             Self::StalledStream => "stalled_stream",

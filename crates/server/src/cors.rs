@@ -92,6 +92,11 @@ impl Cors {
         Self { shared, guarded: true, with_cookie: false }
     }
 
+    /// What responses say that are for no page at all.
+    pub(crate) const fn closed() -> Self {
+        Self { shared: Shared::WithNone, guarded: false, with_cookie: false }
+    }
+
     /// Adds what every response has.
     pub(crate) fn adorn(&self, headers: &mut HeaderMap) {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -51,7 +51,7 @@ const MAX_WAITING: usize = 32 * 1024;
 const PORTION: usize = 16 * 1024;
 /// How often a connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(20);
-/// How long a connection may be without a request.
+/// How long a connection may be without a request, once it has had one.
 const IDLE: Duration = Duration::from_secs(60);
 
 task_local! {
@@ -63,9 +63,13 @@ task_local! {
 #[derive(Clone)]
 pub(crate) struct Streams {
     patience: Duration,
+    /// How long the first request may take to come.
+    first: Duration,
     metrics: Metrics,
     tasks: TaskTracker,
     open: watch::Sender<usize>,
+    /// Whether there has been a stream.
+    had: Arc<AtomicBool>,
 }
 
 /// Where a stream stands.
@@ -112,18 +116,21 @@ pub(crate) fn builder(config: &Config, streams: Streams) -> http2::Builder<Strea
 
 impl Streams {
     pub(crate) fn new(config: &Config, metrics: &Metrics, tasks: &TaskTracker) -> Self {
-        let (patience, open) = (config.write_timeout, watch::Sender::new(0));
-        Self { patience, metrics: metrics.clone(), tasks: tasks.clone(), open }
+        let (patience, first, open) = (config.write_timeout, config.header_timeout, watch::Sender::new(0));
+        let had = Arc::default();
+        Self { patience, first, metrics: metrics.clone(), tasks: tasks.clone(), open, had }
     }
 
-    /// Waits until there has been no stream for too long. Cancel safe.
-    pub(crate) async fn idle(&self) {
+    /// Waits until there has been no stream for too long; whether there has never been any. Cancel safe.
+    pub(crate) async fn idle(&self) -> Cut {
         let mut open = self.open.subscribe();
         loop {
             // Never closed: `self` holds the sender.
             let _none = open.wait_for(|open| *open == 0).await.map(|open| *open);
+            let has_had = self.had.load(Ordering::Relaxed);
+            let (patience, why) = if has_had { (IDLE, Cut::Idle) } else { (self.first, Cut::HeaderTimeout) };
             tokio::select! {
-                () = sleep(IDLE) => return,
+                () = sleep(patience) => return why,
                 _ = open.changed() => {}
             }
         }
@@ -133,6 +140,7 @@ impl Streams {
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let progress = Arc::<Progress>::default();
+        self.had.store(true, Ordering::Relaxed);
         self.open.send_modify(|open| *open += 1);
         let stream = Box::pin(PROGRESS.scope(Arc::clone(&progress), stream));
         self.tasks.spawn(Watched { stream: Some(stream), progress, waits: None, streams: self.clone() });
@@ -312,7 +320,17 @@ mod tests {
             done.send(()).unwrap();
         };
         streams.execute(async move { wait.await.unwrap() });
-        tokio::join!(streams.idle(), end);
-        assert_eq!(began.elapsed(), IDLE * 4);
+        let (why, ()) = tokio::join!(streams.idle(), end);
+        assert_eq!((began.elapsed(), why), (IDLE * 4, Cut::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_stream_is_not_waited_for_as_long_as_further_ones() {
+        let streams = streams();
+        let began = Instant::now();
+        assert_eq!((streams.idle().await, began.elapsed()), (Cut::HeaderTimeout, streams.first));
+        streams.execute(async {});
+        assert_eq!(streams.idle().await, Cut::Idle);
+        assert_eq!(began.elapsed(), streams.first + IDLE);
     }
 }

@@ -8,6 +8,8 @@
 //! | [`app`] | what all handlers share |
 //! | [`config`] | the settings |
 //! | `routes` | which path and method goes where |
+//! | [`surface`] | what is served at which listeners |
+//! | `profile` | where the process spends its memory and its time |
 //! | `request` | headers and paths, read into types |
 //! | `body` | request bodies, bounded in size, time and number |
 //! | `answer` | headers and bodies of responses |
@@ -33,6 +35,8 @@
 //! | `admission` | how many connections there may be, in all and from one client |
 //! | [`client_address`] | whose connection or request it is |
 //! | `connection` | serving one connection: which protocol, and how it ends |
+//! | `framing`, `strict` | where requests of HTTP/1.1 begin and end, and nothing that could be read in two ways |
+//! | `host` | whom a request is for |
 //! | `http2` | the bounds of HTTP/2 |
 //! | `refuse` | the answer to whoever cannot be let in |
 //! | `rewind` | a connection of which the beginning was read already |
@@ -48,6 +52,7 @@
 //! - What a request may do is decided once, on the decoded name of its stream, before anything else is done for it; where
 //!   that depends on the stream, on the very state that is answered from.
 //! - What an error's cause says goes to the log, never to the client.
+//! - What could be read as one request or as two is not read.
 //! - A body, the number of bytes in all bodies, a wait, a connection's silence and the number of connections are bounded.
 //! - A reader of Server-Sent Events is sent every message once and in order; a control event that says `upToDate` is
 //!   true when it is written.
@@ -70,9 +75,11 @@ mod delivery;
 pub mod drain;
 mod event_source;
 mod feed;
+mod framing;
 pub mod guard;
 mod handover;
 mod health;
+mod host;
 mod http2;
 pub mod issuers;
 pub mod listen;
@@ -81,6 +88,7 @@ mod long_poll;
 pub mod metrics;
 mod permit;
 pub mod problem;
+mod profile;
 mod read;
 mod refuse;
 mod request;
@@ -89,6 +97,8 @@ mod routes;
 mod sse;
 mod stall;
 mod standing;
+mod strict;
+pub mod surface;
 mod tickets;
 pub mod tls;
 mod turns;
@@ -103,5 +113,6 @@ pub use issuers::{Authorities, IssuerMetrics, Issuers, IssuersError, IssuersSeed
 pub use listen::{Ended, Server};
 pub use metrics::Metrics;
 pub use problem::Problem;
-pub use routes::{paths, router};
+pub use routes::{paths, paths_of, router, router_of};
+pub use surface::{Listeners, Surface};
 pub use tls::{Tls, TlsError};

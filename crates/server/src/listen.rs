@@ -26,7 +26,8 @@ use crate::{
     drain::Drain,
     guard::Auth,
     location::LocalAddress,
-    routes::router,
+    routes::router_of,
+    surface::{Listeners, Surface},
 };
 
 /// How long to wait before a listener that failed is tried again.
@@ -68,11 +69,12 @@ struct Acceptor {
 }
 
 impl Server {
-    /// Serves `app` at these listeners.
+    /// Serves `app` at these listeners. The one for operations speaks TLS where the others do.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
-    pub fn start(app: &App, listeners: Vec<TcpListener>) -> io::Result<Self> {
+    pub fn start(app: &App, listeners: impl Into<Listeners>) -> io::Result<Self> {
+        let Listeners { public, operations } = listeners.into();
         let (shards, departures) = delivery::start(app)?.unzip();
         let shards = shards.map(Arc::new);
         let (close, cut, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
@@ -109,11 +111,14 @@ impl Server {
                 issuers.end().await;
             });
         }
-        for listener in listeners {
+        let public = public.into_iter().map(|listener| (app.config.surface, listener));
+        let operations = operations.into_iter().map(|listener| (Surface::Operations, listener));
+        for (surface, listener) in public.chain(operations) {
             let Ok(address) = listener.local_addr() else { continue };
             let host = Host {
                 app: app.clone(),
-                router: router(app.clone()),
+                router: router_of(app.clone(), surface),
+                surface,
                 local: LocalAddress { address, scheme },
                 close: close.clone(),
                 cut: cut.clone(),
@@ -201,7 +206,7 @@ impl Acceptor {
 
     /// Accepts one connection, or fails to and waits until another attempt makes sense.
     async fn accept(&mut self) {
-        self.host.app.admission.room().await;
+        self.host.admission().room().await;
         match self.listener.accept().await {
             Ok((stream, peer)) => {
                 self.fails = false;
@@ -223,7 +228,7 @@ impl Acceptor {
 
     fn receive(&self, stream: TcpStream, peer: SocketAddr) {
         let host = Arc::clone(&self.host);
-        let admission = &self.host.app.admission;
+        let admission = self.host.admission();
         match admission.admit(peer) {
             Ok(admitted) => {
                 self.host.tasks.spawn(async move { host.serve(stream, peer, admitted).await });

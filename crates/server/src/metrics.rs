@@ -25,6 +25,8 @@ pub struct Metrics {
     problems: IntCounterVec,
     /// `tailwater_http_connections`: open connections.
     pub(crate) connections: IntGauge,
+    /// `tailwater_operations_connections`: open connections to the listener for operations.
+    pub(crate) operations_connections: IntGauge,
     /// `tailwater_connections_refused_total{limit}`.
     refused: IntCounterVec,
     /// `tailwater_connections_cut_total{reason}`.
@@ -54,6 +56,7 @@ pub(crate) enum Route {
     Health,
     Ready,
     Metrics,
+    Profile,
     Other,
 }
 
@@ -124,6 +127,10 @@ impl Metrics {
                 &["code", "fault"],
             )?,
             connections: gauge("tailwater_http_connections", "Open connections.")?,
+            operations_connections: gauge(
+                "tailwater_operations_connections",
+                "Open connections to the listener for operations.",
+            )?,
             refused: counters(
                 "tailwater_connections_refused_total",
                 "Connections, and requests through proxies, that met a limit.",
@@ -197,6 +204,7 @@ impl Route {
             "/readyz" => Self::Ready,
             "/metrics" => Self::Metrics,
             crate::tickets::PATH => Self::Ticket,
+            "/debug/profile" => Self::Profile,
             path if path.starts_with(tailwater_protocol::path::STREAM_ROOT) => Self::Stream,
             path if path.starts_with(crate::admin::ROOT) => Self::Admin,
             _ => Self::Other,
@@ -211,6 +219,7 @@ impl Route {
             Self::Health => "health",
             Self::Ready => "ready",
             Self::Metrics => "metrics",
+            Self::Profile => "profile",
             Self::Other => "other",
         }
     }

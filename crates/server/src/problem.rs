@@ -6,6 +6,7 @@
 //!
 //! | status | code | further headers |
 //! |---|---|---|
+//! | 400 | `invalid_host` (none or two where there has to be one) | |
 //! | 400 | `repeated_header`, `unreadable_header` (the member `field` names it), `broken_body` | |
 //! | 400 | `offset_beyond_tail`, `fork_offset_beyond_tail`, `fork_sub_offset_beyond`, `fork_too_deep` | |
 //! | 400 | `new_epoch_not_at_zero` | |
@@ -14,6 +15,7 @@
 //! | 403 | `scope_needed` (the member `scope` names it), `stream_not_allowed` | `WWW-Authenticate` |
 //! | 403 | `stale_epoch` | `Producer-Epoch`: the current one |
 //! | 400 | `invalid_token_request`, `invalid_project`, `invalid_key_request`, `invalid_revocation` (to the administration) | |
+//! | 400 | `invalid_seconds` (of a profile) | |
 //! | 403 | `operator_needed` (to the administration) | `WWW-Authenticate` |
 //! | 403 | `audit_stream` | `WWW-Authenticate` |
 //! | 404 | `not_found` (the path), `stream_not_found`, `fork_source_not_found`, `project_not_found`, `key_not_found` | |
@@ -30,8 +32,8 @@
 //! | 410 | `offset_gone` | `Stream-Earliest-Offset` |
 //! | 413 | `body_too_large` | |
 //! | 415 | `content_encoding_not_supported` | |
-//! | 429 | `too_many_producers`, `too_many_forks`, `too_many_connections_from_address` | `Retry-After` |
-//! | 500 | `stream_unreadable` | |
+//! | 429 | `too_many_producers`, `too_many_forks`, `too_many_connections_from_address`, `profile_under_way` | `Retry-After` |
+//! | 500 | `stream_unreadable`, `profile_failed` | |
 //! | 501 | `reserved_name` | |
 //! | 502 | `store_refused` | |
 //! | 503 | `too_many_connections` | `Retry-After`; the connection ends |
@@ -43,7 +45,7 @@
 
 mod administration;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -58,6 +60,7 @@ use crate::{
     admission::Limit,
     body::BodyError,
     drain::Draining,
+    host::HostError,
     issuers::{IssuerAway, NoGrant},
     request::FieldError,
 };
@@ -155,6 +158,26 @@ impl Problem {
     pub(crate) fn ticket_secret_missing() -> Self {
         let detail = "the project's first key is a public one, so its tickets need --ticket-secret-file";
         Self::new(StatusCode::CONFLICT, "ticket_secret_missing", "No secret for tickets", &detail)
+    }
+
+    /// A profile does not take as long as that.
+    pub(crate) fn invalid_seconds() -> Self {
+        let detail = "`seconds` is a number from 1 to 60";
+        Self::new(StatusCode::BAD_REQUEST, "invalid_seconds", "Malformed request", &detail)
+    }
+
+    /// There is one profile at a time.
+    pub(crate) fn profile_under_way() -> Self {
+        let detail = "another profile is being made";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "profile_under_way", "Profile under way", &detail).again_after(SOON)
+    }
+
+    /// The kernel does not say what a profile is made of.
+    pub(crate) fn profile_failed(error: &io::Error) -> Self {
+        tracing::error!(%error, "a profile could not be made");
+        let detail = "the kernel does not say what is asked for";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "profile_failed", "Profile failed", &detail)
+            .blamed_on(Fault::Gateway)
     }
 
     /// The store says nothing when it is asked whether it is there.
@@ -313,6 +336,12 @@ impl From<FieldError> for Problem {
     }
 }
 
+impl From<HostError> for Problem {
+    fn from(error: HostError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_host", "Malformed request", &error)
+    }
+}
+
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let (status, code, title) = match error {
@@ -342,7 +371,7 @@ impl From<Draining> for Problem {
 impl From<Limit> for Problem {
     fn from(limit: Limit) -> Self {
         match limit {
-            Limit::Connections | Limit::Descriptors => {
+            Limit::Connections | Limit::OperationsConnections | Limit::Descriptors => {
                 let (code, title) = ("too_many_connections", "Too many connections");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, &limit).blamed_on(Fault::Gateway)
             }

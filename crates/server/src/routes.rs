@@ -27,17 +27,20 @@ use crate::{
     append,
     cors::{self, Cors},
     create, event_source, health,
+    host::HostError,
     metrics::{Alive, Route, method_label},
     permit::Permit,
     problem::{Counted, Problem},
-    read, refuse, tickets,
+    profile, read, refuse,
+    surface::Surface,
+    tickets,
 };
 
 /// A path, and what is served there.
 type Served = (&'static str, fn() -> MethodRouter<App>);
 
-/// All that is served. There is no other list: a test asks for what is allowed at each of them.
-const SERVED: [Served; 13] = [
+/// All that is served somewhere. There is no other list: a test asks for what is allowed at each of them.
+const SERVED: [Served; 14] = [
     ("/v1/stream/", || any(stream_op)),
     ("/v1/stream/{*path}", || any(stream_op)),
     (tickets::PATH, || any(tickets::post)),
@@ -51,17 +54,34 @@ const SERVED: [Served; 13] = [
     ("/health", || any(only_get).get(health::live)),
     ("/readyz", || any(only_get).get(health::ready)),
     ("/metrics", || any(only_get).get(health::metrics)),
+    ("/debug/profile", || any(only_get).get(profile::profile)),
 ];
 
-/// The paths that are served, as patterns.
+/// The paths that are served to clients where nothing is kept apart, as patterns.
 pub fn paths() -> impl Iterator<Item = &'static str> {
-    SERVED.iter().map(|(path, _)| *path)
+    paths_of(Surface::All)
 }
 
-/// All that is served.
+/// The paths of a surface, as patterns.
+pub fn paths_of(surface: Surface) -> impl Iterator<Item = &'static str> {
+    served_at(surface).map(|(path, _)| *path)
+}
+
+/// What is served to clients.
 pub fn router(app: App) -> Router {
-    let routes = SERVED.iter().fold(Router::new(), |router, (path, served)| router.route(path, served()));
-    routes.fallback(nowhere).layer(middleware::from_fn_with_state(app.clone(), observe)).with_state(app)
+    let surface = app.config.surface;
+    router_of(app, surface)
+}
+
+/// What is served at the listeners of a surface.
+pub fn router_of(app: App, surface: Surface) -> Router {
+    let routes = served_at(surface).fold(Router::new(), |router, (path, served)| router.route(path, served()));
+    let observe = middleware::from_fn_with_state((app.clone(), surface), observe);
+    routes.fallback(nowhere).layer(observe).with_state(app)
+}
+
+fn served_at(surface: Surface) -> impl Iterator<Item = &'static Served> {
+    SERVED.iter().filter(move |(path, _)| surface.serves(Route::of(path)))
 }
 
 /// What can be done with a stream.
@@ -124,12 +144,16 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    fn of(app: &App, request: &Request) -> Self {
+    fn of(app: &App, surface: Surface, request: &Request) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
-        let cors = Cors::of(app, &method, request.uri(), request.headers());
-        let version = request.version();
-        Self { began: Instant::now(), route: Route::of(&path), method, version, path, cors, in_flight }
+        // No page has any business with operations, not even where everybody may do everything.
+        let cors = match surface {
+            Surface::All | Surface::Streams => Cors::of(app, &method, request.uri(), request.headers()),
+            Surface::Operations => Cors::closed(),
+        };
+        let (route, version) = (surface.seen_as(Route::of(&path)), request.version());
+        Self { began: Instant::now(), route, method, version, path, cors, in_flight }
     }
 
     /// Gives a response the headers that every response has, and counts it.
@@ -158,27 +182,33 @@ impl Observed {
 }
 
 /// Around everything: preflights, the headers that every response has, and the counting.
-async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let observed = Observed::of(&app, &request);
-    let mut response = if observed.method == Method::OPTIONS {
+async fn observe(State((app, surface)): State<(App, Surface)>, mut request: Request, next: Next) -> Response {
+    let observed = Observed::of(&app, surface, &request);
+    let mut response = if let Some(misnamed) = request.extensions().get::<HostError>().copied() {
+        let (parts, body) = request.into_parts();
+        app.bodies.decline(&parts.headers, body).await;
+        Problem::from(misnamed).into_response()
+    } else if observed.method == Method::OPTIONS {
         observed.cors.preflight()
     } else {
         request.extensions_mut().insert(observed.clone());
-        served(&app, observed.route, request, next).await
+        served(&app, surface, observed.route, request, next).await
     };
     observed.finish(&app, &mut response);
     response
 }
 
 /// The answer to a request, which counts among all that are served for as long as it lasts.
-async fn served(app: &App, route: Route, request: Request, next: Next) -> Response {
+async fn served(app: &App, surface: Surface, route: Route, request: Request, next: Next) -> Response {
     let serving = match route {
-        Route::Stream | Route::Admin | Route::Ticket | Route::Other => app.admission.serve(),
+        Route::Stream | Route::Admin | Route::Profile | Route::Ticket | Route::Other => {
+            app.admission_at(surface).serve()
+        }
         // However full it is, it says so.
-        Route::Health | Route::Ready | Route::Metrics => return admitted(app, request, next).await,
+        Route::Health | Route::Ready | Route::Metrics => return admitted(app, surface, request, next).await,
     };
     match serving {
-        Ok(serving) => serving.last_with(admitted(app, request, next).await),
+        Ok(serving) => serving.last_with(admitted(app, surface, request, next).await),
         Err(limit) => refused(app, limit, &request),
     }
 }
@@ -189,9 +219,9 @@ fn refused(app: &App, limit: Limit, request: &Request) -> Response {
 }
 
 /// The answer to a request, which counts as its client's for as long as it lasts where a proxy speaks for the client.
-async fn admitted(app: &App, mut request: Request, next: Next) -> Response {
+async fn admitted(app: &App, surface: Surface, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
-    match app.admission.admit_request(peer, request.headers()) {
+    match app.admission_at(surface).admit_request(peer, request.headers()) {
         Ok(None) => next.run(request).await,
         Ok(Some(place)) => {
             let place = Arc::new(place);

@@ -33,6 +33,7 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
+use zeroize::Zeroizing;
 
 use crate::rewind::Version;
 
@@ -228,8 +229,9 @@ impl fmt::Debug for Pair {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
+/// One of the files holds a key.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    fs::read(path).map(Zeroizing::new).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

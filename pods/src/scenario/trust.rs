@@ -168,7 +168,8 @@ impl Trial {
         // The one that has just made the change, which is in force there: others may not know it yet.
         let count = self.pods.len();
         let pod = &mut self.pods[self.turn % count];
-        let ask = Ask::new(Method::POST, format!("/v1/admin/projects/{}/tokens", self.project)).body(wanted.to_string());
+        let ask =
+            Ask::new(Method::POST, format!("/v1/admin/projects/{}/tokens", self.project)).body(wanted.to_string());
         let answer = pod.exchange(&bearing(ask, OPERATOR), PATIENCE).await?;
         ensure!(answer.status == 201, "a token was answered {}", String::from_utf8_lossy(&answer.body));
         let made: Value = serde_json::from_slice(&answer.body)?;

@@ -168,7 +168,7 @@ fn controls() -> impl Strategy<Value = Control> {
 
 /// Texts made of what is special to an event stream.
 fn tricky_text() -> impl Strategy<Value = String> {
-    "(\r\n|\r|\n| |:|event: control|data:|id: 1|retry: 1|\u{feff}|\0|€|😀|[a-c{}\"]){0,16}"
+    "(\r\n|\r|\n| |:|event: control|data:|id: 1|retry: 1|\u{feff}|\u{2028}|\u{2029}|\u{85}|\u{b}|\0|€|😀|[a-c{}\"]){0,16}"
 }
 
 fn byte_messages() -> impl Strategy<Value = Vec<Vec<u8>>> {

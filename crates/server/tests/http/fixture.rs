@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use prometheus::Registry;
 use tailwater_fanout::{Gateway, Seed};
 use tailwater_register::RegisterLog;
-use tailwater_server::{Ambient, App, Auth, Config, Guard, Metrics, Parts, router};
+use tailwater_server::{Ambient, App, Auth, Config, Guard, Metrics, Parts, Surface, router, router_of};
 use tailwater_testkit::ScriptedUpstream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -182,6 +182,16 @@ impl Fixture {
     /// The status of what is no stream.
     pub(crate) async fn probe(&self, path: &str) -> u16 {
         self.respond("GET", path, &[], Body::empty()).await.status().as_u16()
+    }
+
+    /// The same at the listeners of a surface, whatever is there.
+    pub(crate) async fn probe_at(&self, surface: Surface, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let router = router_of(self.app.clone(), surface);
+        router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
     }
 
     pub(crate) fn metric(&self, line: &str) -> bool {

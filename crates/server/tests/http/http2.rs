@@ -209,3 +209,106 @@ async fn streams_of_one_connection_count_as_the_requests_that_they_are() {
     drop((first, client));
     shut_down(server).await;
 }
+
+/// What a client says first: that it speaks HTTP/2, and no settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A frame of HEADERS on the first stream: a request with these further fields, each literal and without Huffman.
+fn headers(flags: u8, method: u8, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let string = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let mut block = [&[method, 0x86, 0x01][..], &string("h"), &[0x04], &string(path)].concat();
+    for (name, value) in fields {
+        block.extend([&[0x00][..], &string(name), &string(value)].concat());
+    }
+    let length = u32::try_from(block.len()).unwrap().to_be_bytes();
+    [&length[1..], &[1, flags], &1_u32.to_be_bytes(), &block].concat()
+}
+
+const END_HEADERS: u8 = 4;
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+#[tokio::test]
+async fn a_connection_whose_first_request_never_comes_or_never_ends_is_not_waited_for() {
+    let fixture = Fixture::with(Config { header_timeout: SHORT, ..Config::default() }, Default::default());
+    let (server, address) = serve(&fixture).await;
+    // The preface alone, with settings, and with a head that goes on in another frame for ever.
+    let begun = [PREFACE[..24].to_vec(), PREFACE.to_vec(), [PREFACE, &headers(0, GET, "/health", &[])].concat()];
+    for (count, begun) in begun.into_iter().enumerate() {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&begun).await.unwrap();
+        timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap_or_default();
+        counted(&fixture, &format!("tailwater_connections_cut_total{{reason=\"header_timeout\"}} {}", count + 1)).await;
+    }
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_ends_its_stream_alone() {
+    let fixture = Fixture::with(Config { body_timeout: SHORT, ..Config::default() }, Default::default());
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let (server, address) = serve(&fixture).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let slow = headers(END_HEADERS, POST, "/v1/stream/s", &[("content-type", "text/plain")]);
+    stream.write_all(&[PREFACE, &slow, b"\0\0\x01\0\0\0\0\0\x01x"].concat()).await.unwrap();
+    counted(&fixture, "tailwater_connections_cut_total{reason=\"body_timeout\"} 1").await;
+    counted(&fixture, "tailwater_http_problems_total{code=\"body_timeout\",fault=\"client\"} 1").await;
+    assert!(fixture.metric("tailwater_http_connections 1"), "the connection goes on");
+    drop(stream);
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn a_head_or_a_url_that_is_too_large_is_431() {
+    let fixture = Fixture::new();
+    let (server, address) = serve(&fixture).await;
+    let mut client = Client::connect(address).await;
+    let long = "y".repeat(17 * 1024);
+    let mut many = Request::get("http://h/health");
+    for n in 0..600 {
+        many = many.header(format!("x-{n}"), "");
+    }
+    let requests = [
+        Request::get("http://h/health").header("x", &long).body(Empty::new()).unwrap(),
+        Request::get(format!("http://h/health?{long}")).body(Empty::new()).unwrap(),
+        many.body(Empty::new()).unwrap(),
+    ];
+    for request in requests {
+        let answered = timeout(LIMIT, client.0.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(answered.status(), 431);
+        assert_eq!(client.get("/health").await.status(), 200, "the connection goes on");
+    }
+    drop(client);
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn what_only_http1_has_is_no_request_of_http2() {
+    let fixture = Fixture::new();
+    let (server, address) = serve(&fixture).await;
+    let fields = [
+        ("transfer-encoding", "chunked"),
+        ("connection", "close"),
+        ("te", "gzip"),
+        ("x", "a\r\nb: c"),
+        ("x", "a\0"),
+        ("X", "upper case"),
+        ("x y", "a"),
+        ("x:", "a"),
+        ("host", "another"),
+        ("content-length", "5"),
+    ];
+    for (name, value) in fields {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // END_STREAM, so that a length is a lie.
+        stream
+            .write_all(&[PREFACE, &headers(END_HEADERS | 1, GET, "/health", &[(name, value)])].concat())
+            .await
+            .unwrap();
+        stream.shutdown().await.unwrap();
+        timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap_or_default();
+        let served = "tailwater_http_requests_total{method=\"get\",route=\"health\",status=\"2xx\"} 1";
+        assert!(!fixture.metric(served), "{name}: {value:?}");
+    }
+    shut_down(server).await;
+}

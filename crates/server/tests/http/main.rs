@@ -1,5 +1,6 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`ends`], [`limits`], [`overload`], [`stallers`], [`http2`], [`tls`] and [`issuers`].
+//! [`sockets`], [`ends`], [`limits`], [`overload`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`], [`tls`] and
+//! [`issuers`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -10,6 +11,7 @@ mod ends;
 mod errors;
 mod fixture;
 mod http2;
+mod injection;
 mod issuer;
 mod issuers;
 mod limits;
@@ -18,8 +20,11 @@ mod overload;
 mod reads;
 mod register;
 mod rights;
+mod secrets;
+mod smuggling;
 mod sockets;
 mod stallers;
+mod surfaces;
 mod tickets;
 mod tls;
 mod wire;

@@ -363,7 +363,9 @@ async fn what_cannot_be_made_out_changes_nothing_and_nothing_of_it_is_told() {
     let fixture = fresh().await;
     administer(&fixture, "POST", "projects", CREDENTIAL, document("new", "one")).await;
     let good = document("more", "of hunter2");
+    let elsewhere = "issuer = 'i'\n[project.jwks]\nurl = 'https://evil.example/hunter2'\n[[project.key]]";
     let projects = [
+        ("POST", "projects", good.replace("[[project.key]]", elsewhere)),
         ("POST", "projects", "nonsense hunter2".to_owned()),
         ("POST", "projects", String::new()),
         ("POST", "projects", good.clone() + &document("two", "x")),

@@ -62,7 +62,11 @@ async fn a_head_that_is_too_large_is_431() {
     let (_server, address) = serve(&fixture).await;
     let long = format!("GET /health HTTP/1.1\r\nhost: h\r\nx: {}", "y".repeat(17 * 1024));
     let many = format!("GET /health HTTP/1.1\r\nhost: h{}", "\r\nx: y".repeat(101));
-    for (count, head) in [long, many].iter().enumerate() {
+    let target = format!("GET /health?{} HTTP/1.1\r\nhost: h", "y".repeat(17 * 1024));
+    let name = format!("GET /health HTTP/1.1\r\nhost: h\r\n{}: x", "y".repeat(17 * 1024));
+    // One that does not end, either.
+    let endless = format!("GET /health HTTP/1.1\r\nhost: h\r\nx: {}", "y".repeat(100 * 1024));
+    for (count, head) in [long, many, target, name, endless].iter().enumerate() {
         let answer = read_to_end(&mut request(address, head).await).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
         counted(&fixture, &cut("header_size", count + 1)).await;

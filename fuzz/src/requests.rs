@@ -25,6 +25,8 @@ const LONGEST: Duration = Duration::from_secs(900);
 const MAX_PROBLEM: usize = 16 * 1024;
 /// A part of a credential that is at least so long says something of it.
 const TELLING: usize = 16;
+/// The only origin that a project of `trust.toml` names.
+const NAMED_ORIGIN: &str = "https://app.example";
 /// The statuses of somebody without any right, where tokens are asked for.
 const UNTRUSTED: [u16; 6] = [204, 400, 401, 404, 405, 501];
 
@@ -149,7 +151,11 @@ async fn open(asked: &Asked) {
 async fn is_in_order(asked: &Asked, response: http::Response<Body>) {
     let (parts, body) = response.into_parts();
     assert_eq!(parts.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
-    assert!(!parts.headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS));
+    // Only a page whose origin the project names, and that has asked from there, may send credentials of its browser.
+    if parts.headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS) {
+        assert_eq!(parts.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], NAMED_ORIGIN);
+        assert_eq!(asked.headers[header::ORIGIN], NAMED_ORIGIN);
+    }
     let is_problem = parts.status.is_client_error() || parts.status.is_server_error();
     let mut said = format!("{:?}", parts.headers);
     if is_problem {

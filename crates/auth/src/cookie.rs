@@ -118,7 +118,8 @@ mod tests {
     fn a_cookie_counts_where_a_page_of_the_site_or_of_a_named_origin_asks() {
         let app: &[u8] = b"https://app.example";
         let named = Origins::parse(["https://app.example"].into_iter()).unwrap();
-        let table: [(Option<&[u8]>, Option<&[u8]>, [bool; 3]); 10] = [
+        type Field = Option<&'static [u8]>;
+        let table: [(Field, Field, [bool; 3]); 10] = [
             // `Sec-Fetch-Site`, `Origin`; where the origin is named, where all are allowed, where none is
             (Some(b"same-origin"), None, [true, true, true]),
             (Some(b"same-site"), None, [true, true, true]),

@@ -14,6 +14,16 @@
 //! max-body = 65536                        # the most bytes of a request's body, if fewer than the gateway takes
 //! max-readers-per-stream = 1000           # the most live readers of one stream on one pod, if fewer than there may be
 //!
+//! [project.quota]                         # what all its principals together may have on one pod; without it, what there is
+//! requests = { most = 1000, within = 10 } # so many at once, and so many in as many seconds after that
+//! bytes = { most = 8000000, within = 10 } # of bodies, and of what is read; not of what comes while a response is live
+//! connections = { most = 100, within = 10 } # live responses that are opened, long-polls included
+//! readers = 5000                          # live responses that are open
+//! streams = 200                           # streams that have one, each once; of all principals together alone
+//!
+//! [project.quota.principal]               # the same of each: of a token by its `jti`, of an address where there is none
+//! requests = { most = 100, within = 10 }
+//!
 //! [project.jwks]                          # the issuer's keys verify, too; needs `issuer`, and a host that the gateway lists
 //! url = "https://login.example/keys.json"
 //!
@@ -33,12 +43,16 @@
 //!
 //! An error says where, never what stands there: it could be a secret.
 
+mod quota;
+
 use std::{fmt, num::NonZeroUsize};
 
 use serde::{Deserialize, Deserializer, de::Visitor};
 use tailwater_protocol::{ProjectId, Visibility};
 use zeroize::Zeroizing;
 
+pub use self::quota::QuotaFault;
+use self::quota::QuotaTable;
 use crate::{
     cookie::{CookieName, MAX_COOKIE_NAME},
     jwks::{JwksUrl, UrlError},
@@ -135,6 +149,9 @@ pub enum ProjectFault {
     /// `basin`.
     #[error("`basin` is no name of one: 8 to 48 of `a-z 0-9 -`, from a letter or digit to a letter or digit")]
     Basin,
+    /// `quota`.
+    #[error("`quota`: {0}")]
+    Quota(#[from] QuotaFault),
     /// `revoked`.
     #[error("`revoked`: the id of a token has 1 to {MAX_TOKEN_ID} bytes")]
     Revoked,
@@ -165,6 +182,7 @@ struct ProjectTable {
     basin: Option<String>,
     max_body: Option<NonZeroUsize>,
     max_readers_per_stream: Option<NonZeroUsize>,
+    quota: Option<QuotaTable>,
     jwks: Option<JwksTable>,
     #[serde(default)]
     key: Vec<KeyTable>,
@@ -272,6 +290,7 @@ impl ProjectTable {
             revoked: self.revoked.into_iter().collect(),
             basin: self.basin.map(|name| BasinName::parse(&name).ok_or(ProjectFault::Basin)).transpose()?,
             limits: Limits { body: self.max_body, readers_per_stream: self.max_readers_per_stream },
+            quotas: self.quota.map(QuotaTable::quotas).transpose()?.unwrap_or_default(),
             ..Project::new(id, keys)
         })
     }

@@ -79,7 +79,7 @@ pub use origin::{OriginError, Origins, Sharing};
 pub use pattern::{Pattern, PatternError, Streams};
 pub use project::{BasinName, Limits, Project, Writers};
 pub use projects::{Projects, ProjectsError};
-pub use quota::{Asker, Cost, Exceeded, Meter, Quotas};
+pub use quota::{Asker, Cost, Exceeded, Meter, Principal, Quotas};
 pub use register::{Record, Register, RegisterError};
 pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};

@@ -10,6 +10,7 @@ use crate::{
     key::{Key, KeyId},
     keys::Keys,
     origin::Origins,
+    quota::Quotas,
     token::{Grant, Moment, Token, TokenError},
 };
 
@@ -40,6 +41,8 @@ pub struct Project {
     pub basin: Option<BasinName>,
     /// What it may have less of than others.
     pub limits: Limits,
+    /// How much of what it may ask for, on one pod.
+    pub quotas: Quotas,
 }
 
 /// What a project may have; without a limit, as much as anybody.
@@ -108,6 +111,7 @@ impl Project {
             revoked: HashSet::new(),
             basin: None,
             limits: Limits::default(),
+            quotas: Quotas::default(),
         }
     }
 

@@ -75,6 +75,16 @@ impl Projects {
         self.projects.get(id)
     }
 
+    /// How many there are.
+    #[must_use]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "nobody asks whether there are none: then there would be no gateway"
+    )]
+    pub fn len(&self) -> usize {
+        self.projects.len()
+    }
+
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Project> {
         self.projects.values()

@@ -6,31 +6,39 @@
 //! **Principals are remembered for as long as it matters, and no longer.** One that has taken nothing for so long that all
 //! its buckets are full is as good as new, and goes when its place is needed; no other goes, so nobody escapes a limit by
 //! making others up. When there is no place left, all newcomers of the project share what one principal has: making up
-//! principals hurts the newcomers of one's own project, and nobody else.
+//! principals hurts the newcomers of one's own project, and nobody else. Addresses cost nothing, so they have a table of
+//! their own, and take no place from tokens.
 //!
 //! Counted is what was let in. Whoever is refused is told when to come again, and waits no longer for having asked.
 //! Quotas are looked at when it is known who asks: a refused token costs nobody's quota (section 8.2 of the draft).
 
+mod account;
 mod bucket;
 mod fields;
+mod principal;
 
-use std::{collections::HashMap, num::NonZeroU64, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    num::NonZeroU64,
+    time::Duration,
+};
 
 use tailwater_protocol::ProjectId;
 
-use self::bucket::Bucket;
+use self::{
+    account::{Account, Crowd, SWEEP},
+    principal::{Kind, hash},
+};
 pub use self::{
     bucket::Policy,
     fields::{Fields, QUOTA_EXCEEDED, REDUCED_CAPACITY},
+    principal::Principal,
 };
 
-/// The most principals of a project that are told apart.
+/// The most principals of a project that are told apart: so many tokens, and so many addresses.
 pub const MAX_PRINCIPALS_PER_PROJECT: usize = 4 * 1024;
-/// The most principals of all projects.
-pub const MAX_PRINCIPALS: usize = 64 * 1024;
-/// How often a full table is searched for principals that are as good as new.
-const SWEEP: Duration = Duration::from_secs(1);
-
+/// The same of all projects.
+pub const MAX_PRINCIPALS: usize = 32 * 1024;
 /// What is metered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metered {
@@ -42,7 +50,7 @@ pub enum Metered {
     Connections,
     /// Live responses that are open.
     Readers,
-    /// Streams that are held open.
+    /// Streams that are followed, each once.
     Streams,
 }
 
@@ -66,8 +74,6 @@ pub struct Allowance {
     pub connections: Option<Policy>,
     /// Live responses that are open at a time.
     pub readers: Option<NonZeroU64>,
-    /// Streams that are held open at a time.
-    pub streams: Option<NonZeroU64>,
 }
 
 /// The quotas of a project.
@@ -77,11 +83,9 @@ pub struct Quotas {
     pub project: Allowance,
     /// Of each principal.
     pub principal: Allowance,
+    /// How many streams may be followed at a time, by all together: each costs a session at the store.
+    pub streams: Option<NonZeroU64>,
 }
-
-/// Who asks, as a hash that whoever knows makes of it: of a token's id, else of the token, else of an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Principal(pub [u8; 16]);
 
 /// Who asks, and what it may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -105,31 +109,27 @@ pub struct Cost {
     pub connections: u64,
 }
 
-/// What is held for as long as it lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// Of a live response.
-    Reader,
-    /// Of a stream.
-    Stream,
-}
-
-/// A place that is held, to be given back to [`Meter::release`].
+/// A live response's place, to be given back to [`Meter::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a place that is not given back is held for ever"]
 pub struct Held {
     project: ProjectId,
     slot: Slot,
-    place: Place,
+    /// The stream, where these are limited.
+    stream: Option<StreamPrint>,
 }
+
+/// A stream's name, as a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct StreamPrint([u8; 16]);
 
 /// Where a principal is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     /// Nowhere: nothing was limited.
     Nowhere,
-    /// Among those for which there is no place.
-    Newcomers,
+    /// Among those of its kind for which there is no place.
+    Newcomers(Kind),
     /// In its own account.
     Principal(Principal),
 }
@@ -164,34 +164,28 @@ pub struct Exceeded {
 pub struct Meter {
     projects: HashMap<ProjectId, Book>,
     /// Of all projects.
-    principals: usize,
+    tokens: usize,
+    /// Of all projects.
+    addresses: usize,
+    swept: Option<Duration>,
 }
 
 /// What one project has used.
 #[derive(Debug, Default)]
 struct Book {
     own: Account,
-    /// Of all principals for which there is no place.
-    newcomers: Account,
-    principals: HashMap<Principal, Account>,
-    swept: Option<Duration>,
+    /// Streams that are followed, and by how many live responses.
+    followed: HashMap<StreamPrint, u64>,
+    tokens: Crowd,
+    addresses: Crowd,
 }
 
 /// The accounts that a request is for.
 struct Accounts<'m> {
     own: &'m mut Account,
+    followed: &'m mut HashMap<StreamPrint, u64>,
     principal: &'m mut Account,
     slot: Slot,
-}
-
-/// What one holder has used.
-#[derive(Debug, Default)]
-struct Account {
-    requests: Option<Bucket>,
-    bytes: Option<Bucket>,
-    connections: Option<Bucket>,
-    readers: u64,
-    streams: u64,
 }
 
 impl Meter {
@@ -219,26 +213,37 @@ impl Meter {
         principal.take(cost, now);
     }
 
-    /// Takes a place, if there is one.
+    /// Takes the place of a live response that follows a stream, if there is one.
     ///
     /// # Errors
     /// [`Exceeded`].
-    pub fn hold(&mut self, asker: &Asker<'_>, place: Place, now: Duration) -> Result<Held, Exceeded> {
+    pub fn hold(&mut self, asker: &Asker<'_>, stream: &str, now: Duration) -> Result<Held, Exceeded> {
         let (project, quotas) = (asker.project.clone(), asker.quotas);
-        let Some(Accounts { own, principal, slot }) = self.accounts(asker, now) else {
-            return Ok(Held { project, slot: Slot::Nowhere, place });
+        let Some(Accounts { own, followed, principal, slot }) = self.accounts(asker, now) else {
+            return Ok(Held { project, slot: Slot::Nowhere, stream: None });
         };
         let sides = [(Holder::Project, &*own, &quotas.project), (Holder::Principal, &*principal, &quotas.principal)];
         for (holder, account, allowance) in sides {
-            if let Some(left) = account.left_of(holder, allowance, place.metered(), now)
+            if let Some(left) = account.left_of(holder, allowance, Metered::Readers, now)
                 && left.available == 0
             {
                 return Err(Exceeded { left, wait: None });
             }
         }
-        *own.held(place) += 1;
-        *principal.held(place) += 1;
-        Ok(Held { project, slot, place })
+        let limited = quotas.streams.map(|most| (most.get(), StreamPrint(hash(b"stream", stream.as_bytes()))));
+        if let Some((most, stream)) = limited {
+            if followed.len() as u64 >= most && !followed.contains_key(&stream) {
+                let (holder, metered) = (Holder::Project, Metered::Streams);
+                return Err(Exceeded {
+                    left: Left { holder, metered, quota: most, window: None, available: 0 },
+                    wait: None,
+                });
+            }
+            *followed.entry(stream).or_default() += 1;
+        }
+        own.readers += 1;
+        principal.readers += 1;
+        Ok(Held { project, slot, stream: limited.map(|(_, stream)| stream) })
     }
 
     /// Gives a place back.
@@ -247,40 +252,69 @@ impl Meter {
         let Some(book) = self.projects.get_mut(&held.project) else { return };
         let principal = match held.slot {
             Slot::Nowhere => return,
-            Slot::Newcomers => Some(&mut book.newcomers),
-            Slot::Principal(principal) => book.principals.get_mut(&principal),
+            Slot::Newcomers(kind) => Some(&mut book.crowd(kind).newcomers),
+            Slot::Principal(principal) => book.crowd(principal.kind()).principals.get_mut(&principal),
         };
-        for account in principal.into_iter().chain([&mut book.own]) {
-            let count = account.held(held.place);
-            *count = count.saturating_sub(1);
+        if let Some(account) = principal {
+            account.readers = account.readers.saturating_sub(1);
+        }
+        book.own.readers = book.own.readers.saturating_sub(1);
+        if let Some(stream) = held.stream
+            && let Entry::Occupied(mut count) = book.followed.entry(stream)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
-    /// What is left to the asker, for [`Fields`].
+    /// What is left to the asker of its own quotas, for [`Fields`].
     pub fn left(&mut self, asker: &Asker<'_>, now: Duration) -> Vec<Left> {
-        let Some(Accounts { own, principal, .. }) = self.accounts(asker, now) else { return Vec::new() };
-        let sides =
-            [(Holder::Project, own, &asker.quotas.project), (Holder::Principal, principal, &asker.quotas.principal)];
-        let of_all = sides.into_iter().flat_map(|(holder, account, allowance)| {
-            let account = &*account;
-            Metered::ALL.into_iter().filter_map(move |metered| account.left_of(holder, allowance, metered, now))
-        });
-        of_all.collect()
+        let mut left = Vec::with_capacity(Metered::ALL.len());
+        if let Some(Accounts { principal, .. }) = self.accounts(asker, now) {
+            let allowance = &asker.quotas.principal;
+            let of = |metered| principal.left_of(Holder::Principal, allowance, metered, now);
+            left.extend(Metered::ALL.into_iter().filter_map(of));
+        }
+        left
     }
 
-    /// How many places of a project are held, of all its principals.
+    /// How many live responses of a project are open, of all its principals.
     #[must_use]
-    pub fn held(&self, project: &ProjectId, place: Place) -> u64 {
-        self.projects.get(project).map_or(0, |book| match place {
-            Place::Reader => book.own.readers,
-            Place::Stream => book.own.streams,
-        })
+    pub fn readers(&self, project: &ProjectId) -> u64 {
+        self.projects.get(project).map_or(0, |book| book.own.readers)
     }
 
-    /// Forgets projects that do not exist any more, once nothing of them is held.
-    pub fn retain(&mut self, exists: impl Fn(&ProjectId) -> bool) {
-        self.projects.retain(|id, book| exists(id) || book.own.readers + book.own.streams > 0);
-        self.principals = self.projects.values().map(|book| book.principals.len()).sum();
+    /// How many principals are remembered.
+    #[must_use]
+    pub fn principals(&self) -> usize {
+        self.tokens + self.addresses
+    }
+
+    /// Forgets projects that have no quotas any more, or do not exist, once nothing of them is held.
+    pub fn retain(&mut self, has_quotas: impl Fn(&ProjectId) -> bool) {
+        self.projects.retain(|id, book| has_quotas(id) || book.own.readers > 0);
+        self.count();
+    }
+
+    /// Makes room where the principals of other projects take it up that are as good as new.
+    fn sweep(&mut self, now: Duration) {
+        let is_full = self.tokens >= MAX_PRINCIPALS || self.addresses >= MAX_PRINCIPALS;
+        let rested = self.swept.is_none_or(|swept| now.saturating_sub(swept) >= SWEEP);
+        if is_full && rested {
+            self.swept = Some(now);
+            for book in self.projects.values_mut() {
+                book.tokens.sweep(now);
+                book.addresses.sweep(now);
+            }
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        self.tokens = self.projects.values().map(|book| book.tokens.principals.len()).sum();
+        self.addresses = self.projects.values().map(|book| book.addresses.principals.len()).sum();
     }
 
     /// The accounts that a request is for. `None` where nothing is limited: then nothing is remembered either, and what is
@@ -290,12 +324,21 @@ impl Meter {
         if *quotas == Quotas::default() {
             return None;
         }
-        let Self { projects, principals: total } = self;
-        let book = projects.entry(asker.project.clone()).or_default();
-        let known = book.principals.len();
+        self.sweep(now);
+        let Self { projects, tokens, addresses, .. } = self;
+        // Its name is copied for the first of its requests only.
+        if !projects.contains_key(asker.project) {
+            projects.insert(asker.project.clone(), Book::default());
+        }
+        let book = projects.get_mut(asker.project)?;
+        let (crowd, total) = match asker.principal.kind() {
+            Kind::Token => (&mut book.tokens, tokens),
+            Kind::Address => (&mut book.addresses, addresses),
+        };
+        let known = crowd.principals.len();
         // Where only the project has quotas, it does not matter who of it asks.
-        let has_place = quotas.principal != Allowance::default() && book.make_place(asker.principal, *total, now);
-        let Book { own, newcomers, principals, .. } = book;
+        let has_place = quotas.principal != Allowance::default() && crowd.make_place(asker.principal, *total, now);
+        let Crowd { newcomers, principals, .. } = crowd;
         *total -= known - principals.len();
         let (principal, slot) = if has_place {
             let known = principals.len();
@@ -303,103 +346,20 @@ impl Meter {
             *total += principals.len() - known;
             (principals.entry(asker.principal).or_default(), Slot::Principal(asker.principal))
         } else {
-            (newcomers, Slot::Newcomers)
+            (newcomers, Slot::Newcomers(asker.principal.kind()))
         };
-        own.adopt(&quotas.project, now);
+        book.own.adopt(&quotas.project, now);
         principal.adopt(&quotas.principal, now);
-        Some(Accounts { own, principal, slot })
+        Some(Accounts { own: &mut book.own, followed: &mut book.followed, principal, slot })
     }
 }
 
 impl Book {
-    /// Whether there is a place for a principal, be it its own.
-    fn make_place(&mut self, principal: Principal, total: usize, now: Duration) -> bool {
-        if self.principals.contains_key(&principal) {
-            return true;
+    fn crowd(&mut self, kind: Kind) -> &mut Crowd {
+        match kind {
+            Kind::Token => &mut self.tokens,
+            Kind::Address => &mut self.addresses,
         }
-        let known = self.principals.len();
-        let is_full = |left: usize| left >= MAX_PRINCIPALS_PER_PROJECT || total - (known - left) >= MAX_PRINCIPALS;
-        let rested = self.swept.is_none_or(|swept| now.saturating_sub(swept) >= SWEEP);
-        if is_full(known) && rested {
-            self.swept = Some(now);
-            self.principals.retain(|_, account| !account.is_as_good_as_new(now));
-        }
-        !is_full(self.principals.len())
-    }
-}
-
-impl Account {
-    /// Buckets for what is limited, as it is now.
-    fn adopt(&mut self, allowance: &Allowance, now: Duration) {
-        for (bucket, policy) in [
-            (&mut self.requests, allowance.requests),
-            (&mut self.bytes, allowance.bytes),
-            (&mut self.connections, allowance.connections),
-        ] {
-            match (bucket.as_mut(), policy) {
-                (Some(bucket), Some(policy)) => bucket.adopt(policy, now),
-                (None, Some(policy)) => *bucket = Some(Bucket::full(policy, now)),
-                (_, None) => *bucket = None,
-            }
-        }
-    }
-
-    fn buckets(&self) -> [(Metered, Option<&Bucket>); 3] {
-        [
-            (Metered::Requests, self.requests.as_ref()),
-            (Metered::Bytes, self.bytes.as_ref()),
-            (Metered::Connections, self.connections.as_ref()),
-        ]
-    }
-
-    /// What has no room for this cost.
-    fn exceeded(&self, holder: Holder, allowance: &Allowance, cost: Cost, now: Duration) -> Vec<Exceeded> {
-        let full = |(metered, bucket): (Metered, Option<&Bucket>)| {
-            // What a request asks nothing of does not hinder it, be it owed or not.
-            let wait = bucket.filter(|_| cost.of(metered) > 0)?.wait(cost.of(metered), now)?;
-            Some(Exceeded { left: self.left_of(holder, allowance, metered, now)?, wait: Some(wait) })
-        };
-        self.buckets().into_iter().filter_map(full).collect()
-    }
-
-    fn take(&mut self, cost: Cost, now: Duration) {
-        for (bucket, cost) in [
-            (&mut self.requests, cost.requests),
-            (&mut self.bytes, cost.bytes),
-            (&mut self.connections, cost.connections),
-        ] {
-            if let Some(bucket) = bucket {
-                bucket.take(cost, now);
-            }
-        }
-    }
-
-    fn left_of(&self, holder: Holder, allowance: &Allowance, metered: Metered, now: Duration) -> Option<Left> {
-        let flowing = |policy: Option<Policy>, bucket: &Option<Bucket>| {
-            let (policy, bucket) = (policy?, bucket.as_ref()?);
-            Some((policy.quota, Some(policy.window.get()), bucket.available(now)))
-        };
-        let standing = |most: Option<NonZeroU64>, held: u64| Some((most?, None, most?.get().saturating_sub(held)));
-        let (quota, window, available) = match metered {
-            Metered::Requests => flowing(allowance.requests, &self.requests),
-            Metered::Bytes => flowing(allowance.bytes, &self.bytes),
-            Metered::Connections => flowing(allowance.connections, &self.connections),
-            Metered::Readers => standing(allowance.readers, self.readers),
-            Metered::Streams => standing(allowance.streams, self.streams),
-        }?;
-        Some(Left { holder, metered, quota: quota.get(), window, available })
-    }
-
-    fn held(&mut self, place: Place) -> &mut u64 {
-        match place {
-            Place::Reader => &mut self.readers,
-            Place::Stream => &mut self.streams,
-        }
-    }
-
-    fn is_as_good_as_new(&self, now: Duration) -> bool {
-        let full = self.buckets().into_iter().filter_map(|(_, bucket)| bucket).all(|bucket| bucket.is_full(now));
-        full && self.readers == 0 && self.streams == 0
     }
 }
 
@@ -417,15 +377,6 @@ impl Cost {
 impl Metered {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Requests, Self::Bytes, Self::Connections, Self::Readers, Self::Streams];
-}
-
-impl Place {
-    fn metered(self) -> Metered {
-        match self {
-            Self::Reader => Metered::Readers,
-            Self::Stream => Metered::Streams,
-        }
-    }
 }
 
 #[cfg(test)]

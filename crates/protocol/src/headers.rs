@@ -37,6 +37,11 @@ pub const PRODUCER_RECEIVED_SEQ: &str = "producer-received-seq";
 /// What an `EventSource` sends when it reconnects (HTML, section 9.2).
 pub const LAST_EVENT_ID: &str = "last-event-id";
 
+/// What is left of a quota (draft-ietf-httpapi-ratelimit-headers-11, section 4).
+pub const RATELIMIT: &str = "ratelimit";
+/// What quotas there are (draft-ietf-httpapi-ratelimit-headers-11, section 3).
+pub const RATELIMIT_POLICY: &str = "ratelimit-policy";
+
 /// Response headers that a script of another origin may see (`Access-Control-Expose-Headers`).
 pub const EXPOSED: &[&str] = &[
     STREAM_NEXT_OFFSET,
@@ -54,6 +59,8 @@ pub const EXPOSED: &[&str] = &[
     "etag",
     "location",
     "retry-after",
+    RATELIMIT,
+    RATELIMIT_POLICY,
     "www-authenticate",
 ];
 

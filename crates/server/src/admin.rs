@@ -31,10 +31,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tailwater_auth::{
-    Act, Grant, JwksUrl, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Refusal,
-    Ruling, Scope, Scopes, TokenError, Writers, decide, inspect as look_into,
+    Act, Grant, JwksUrl, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Quotas,
+    Refusal, Ruling, Scope, Scopes, TokenError, Writers, decide, inspect as look_into,
     json::{given, object},
     mint,
+    quota::{Allowance, Policy},
     token::Token,
 };
 use tailwater_protocol::ProjectId;
@@ -433,9 +434,30 @@ fn shown(project: &Project) -> Value {
         "basin": project.basin.as_ref().map(ToString::to_string),
         "maxBody": project.limits.body,
         "maxReadersPerStream": project.limits.readers_per_stream,
+        "quota": quotas_of(&project.quotas),
         "revokedTokens": project.revoked.len(),
         "keys": keys_of(project)["keys"],
     })
+}
+
+/// As its file has them; `null` where there are none.
+fn quotas_of(quotas: &Quotas) -> Value {
+    let flow = |policy: Option<Policy>| policy.map(|of| json!({ "most": of.quota, "within": of.window }));
+    let allowance = |of: &Allowance| {
+        json!({
+            "requests": flow(of.requests),
+            "bytes": flow(of.bytes),
+            "connections": flow(of.connections),
+            "readers": of.readers,
+        })
+    };
+    if *quotas == Quotas::default() {
+        return Value::Null;
+    }
+    let mut shown = allowance(&quotas.project);
+    shown["streams"] = json!(quotas.streams);
+    shown["principal"] = allowance(&quotas.principal);
+    shown
 }
 
 fn keys_of(project: &Project) -> Value {

@@ -37,6 +37,7 @@ pub(crate) struct Admission {
     door: Arc<Door>,
     refusals: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    max_requests: usize,
     clients: Clients,
     per_client: Option<NonZeroUsize>,
     proxies: TrustedProxies,
@@ -106,13 +107,14 @@ pub(crate) enum Limit {
 struct Clients(Arc<Mutex<HashMap<Client, usize>>>);
 
 /// A body that keeps what its request holds until it ends.
-struct Held<K> {
+pub(crate) struct Held<K> {
     body: Body,
     _kept: K,
 }
 
 impl Admission {
     pub(crate) fn new(config: &Config, open: &IntGauge) -> Self {
+        let max_requests = config.max_requests.min(Semaphore::MAX_PERMITS);
         Self {
             door: Arc::new(Door {
                 slots: Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)),
@@ -121,7 +123,8 @@ impl Admission {
                 max_age: config.max_connection_age,
             }),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
-            requests: Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS))),
+            requests: Arc::new(Semaphore::new(max_requests)),
+            max_requests,
             clients: Clients::default(),
             per_client: config.max_connections_per_address,
             proxies: config.trusted_proxies.clone(),
@@ -174,6 +177,23 @@ impl Admission {
             }
             Some(_) | None => Ok(None),
         }
+    }
+
+    /// Whom a request is from: whoever a trusted proxy says, else the other end of its connection.
+    pub(crate) fn client(&self, peer: Option<Peer>, headers: &HeaderMap) -> Option<Client> {
+        let Peer(peer) = peer?;
+        let behind = || self.proxies.contains(peer.ip()).then(|| self.proxies.client_behind(headers)).flatten();
+        Some(behind().unwrap_or_else(|| peer.ip()).into())
+    }
+
+    /// How many requests are being served.
+    pub(crate) fn requests(&self) -> usize {
+        self.max_requests - self.requests.available_permits()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        usize::try_from(self.door.open.get()).unwrap_or(0)
     }
 
     /// The right to tell a connection that it is refused, if not too many are being told already.
@@ -256,7 +276,7 @@ impl Limit {
 impl Place {
     /// Keeps the place until the response has been sent. Whoever takes the response on without its body keeps it by itself.
     pub(crate) fn keep_with(self: Arc<Self>, response: Response) -> Response {
-        response.map(|body| Body::new(Held { body, _kept: self }))
+        response.map(|body| Body::new(Held::new(body, self)))
     }
 }
 
@@ -266,7 +286,13 @@ impl Serving {
         if http_body::Body::is_end_stream(response.body()) {
             return response;
         }
-        response.map(|body| Body::new(Held { body, _kept: self }))
+        response.map(|body| Body::new(Held::new(body, self)))
+    }
+}
+
+impl<K> Held<K> {
+    pub(crate) fn new(body: Body, kept: K) -> Self {
+        Self { body, _kept: kept }
     }
 }
 

@@ -19,6 +19,8 @@ use crate::{
     config::{Config, READINESS_TIMEOUT, READINESS_TTL},
     drain::Drain,
     metrics::Metrics,
+    quota::Metering,
+    share::Shares,
     surface::Surface,
 };
 
@@ -64,6 +66,8 @@ pub struct Shared {
     pub(crate) admission: Admission,
     /// What bounds the listener for operations.
     pub(crate) operations: Admission,
+    pub(crate) metering: Metering,
+    pub(crate) shares: Shares,
     pub(crate) readiness: Readiness,
     pub(crate) audit: AuditLog,
     /// Whose turn it is to make a profile.
@@ -83,7 +87,7 @@ impl App {
         let bodies = Limits::new(&config, &metrics);
         let admission = Admission::new(&config, &metrics.connections);
         let operations = Admission::of_operations(&config, &metrics.operations_connections);
-        let readiness = Readiness::default();
+        let metering = Metering::new(&metrics);
         let audit = AuditLog::new(config.audit.clone(), &metrics);
         Self(Arc::new(Shared {
             gateway,
@@ -95,7 +99,9 @@ impl App {
             bodies,
             admission,
             operations,
-            readiness,
+            metering,
+            shares: Shares::default(),
+            readiness: Readiness::default(),
             audit,
             profiles: Semaphore::new(1),
         }))

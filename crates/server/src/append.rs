@@ -22,7 +22,9 @@ pub(crate) async fn post(app: &App, permit: Permit, request: Request) -> Result<
         app.bodies.decline(&parts.headers, body).await;
         return Err(refused.into());
     }
-    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await?;
+    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await;
+    permit.received(&body);
+    let body = body?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let (content_type, messages) = content(fields, &body.bytes, close)?;
     let with_data = !messages.is_empty();

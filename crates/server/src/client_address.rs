@@ -91,6 +91,16 @@ impl From<IpAddr> for Client {
     }
 }
 
+impl Client {
+    /// What stands for it.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::V4(address) => address.octets().to_vec(),
+            Self::V6(prefix) => prefix.to_be_bytes().to_vec(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};

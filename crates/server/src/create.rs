@@ -33,7 +33,9 @@ pub(crate) async fn put(app: &App, permit: Permit, request: Request) -> Result<R
         app.bodies.decline(&parts.headers, body).await;
         return Err(refused.into());
     }
-    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await?;
+    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await;
+    permit.received(&body);
+    let body = body?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let messages = match body.bytes.is_empty() {
         true => Vec::new(),

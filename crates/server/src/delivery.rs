@@ -337,6 +337,7 @@ impl Passage {
                 }
                 Step::Chunk(events) => {
                     host.app.metrics.sent_bytes(events.len());
+                    session.stay.replayed(events.len());
                     let chunk = [format!("{:x}\r\n", events.len()).as_bytes(), &events, b"\r\n"].concat();
                     drop(events);
                     let written = host.write(&mut stream, &chunk).await;

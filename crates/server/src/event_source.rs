@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use tailwater_protocol::{headers, sse};
 
-use crate::{app::Ambient, problem::Problem};
+use crate::{app::Ambient, problem::Problem, quota::SPREAD};
 
 /// The content type of Server-Sent Events. It must have no parameters: clients compare it as a whole.
 pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -33,8 +33,15 @@ pub(crate) fn refuse(problem: Problem, headers: &HeaderMap, ambient: Ambient) ->
     if !problem.is_passing() || !is_event_source(headers) {
         return problem.into_response();
     }
-    let retry = if problem.is_of_the_store() { STORE_AWAY_RETRY } else { REFUSED_RETRY };
+    let retry = match problem.room_in() {
+        Some(wait) => (wait, wait + SPREAD),
+        None if problem.is_of_the_store() => STORE_AWAY_RETRY,
+        None => REFUSED_RETRY,
+    };
     let mut response = retry_after(ambient, retry).into_response();
+    if problem.ends_connection() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response.headers_mut().insert(header::CONTENT_TYPE, EVENT_STREAM);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -23,6 +23,8 @@
 //! | `credential` | who asks: a token, a ticket, or a cookie |
 //! | [`issuers`] | keys of issuers: fetched by URL, and waited for |
 //! | `permit` | what a request may do |
+//! | `quota` | what projects, and principals of them, have used; what answers say of it |
+//! | `share` | what projects use of what all share, and whose turn it is when that is nearly used up |
 //! | `standing` | what a live answer stands on, and when that is over |
 //! | `admin` | projects, as whoever administers them sees and changes them; tokens for them |
 //! | `audit` | what was asked of the administration, as messages of a stream |
@@ -89,11 +91,13 @@ pub mod metrics;
 mod permit;
 pub mod problem;
 mod profile;
+mod quota;
 mod read;
 mod refuse;
 mod request;
 mod rewind;
 mod routes;
+mod share;
 mod sse;
 mod stall;
 mod standing;

@@ -16,8 +16,9 @@ use crate::{
     drain::{Draining, Turn},
     handover::Pass,
     metrics::Alive,
-    permit::Permit,
+    permit::{Followed, Permit},
     problem::Problem,
+    quota::Attendance,
     read::{self, Found},
     standing::{Standing, end_of},
 };
@@ -50,6 +51,8 @@ struct Stay {
     turn: Turn,
     /// Its client's, where it does not wait in the HTTP library.
     place: Option<Arc<Place>>,
+    /// What it holds of quotas, where tokens are asked for.
+    _attendance: Option<Box<Attendance>>,
     _waits: Alive,
 }
 
@@ -63,17 +66,18 @@ pub(crate) async fn get(wait: Wait, pass: Option<Pass>) -> Result<Response, Prob
     let app = &wait.app;
     let turn = app.drain.enter(app.ambient.share())?;
     let deadline = Instant::now() + app.config.long_poll_timeout;
-    let reader = tokio::select! {
+    let Followed { reader, attendance } = tokio::select! {
         biased;
         () = turn.comes() => return Err(Draining.into()),
-        reader = wait.permit.follow(app, wait.from) => reader?,
+        followed = wait.permit.follow(app, wait.from) => followed?,
     };
     // Joining may have taken a while.
     wait.check()?;
     if reader.is_closed() {
         return Ok(wait.nothing(reader.head(), reader.position(), true));
     }
-    let stay = Stay { deadline, turn, place: None, _waits: Alive::new(&app.metrics.long_polls) };
+    let waits = Alive::new(&app.metrics.long_polls);
+    let stay = Stay { deadline, turn, place: None, _attendance: attendance, _waits: waits };
     let mut poll = Poll { wait, reader, stay };
     match pass {
         Some(pass) if poll.reader.is_caught_up() => {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tailwater_auth::quota::{Holder, Metered};
 use tailwater_fanout::ShardMetrics;
 use tailwater_upstream::Fault;
 
-use crate::{admission::Limit, audit::Written, connection::Cut, problem::Counted};
+use crate::{admission::Limit, audit::Written, connection::Cut, problem::Counted, share::Shared};
 
 /// Upper ends of the buckets of request durations, in seconds.
 const BUCKETS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 30.0];
@@ -31,6 +32,12 @@ pub struct Metrics {
     refused: IntCounterVec,
     /// `tailwater_connections_cut_total{reason}`.
     cut: IntCounterVec,
+    /// `tailwater_quota_refused_total{metered,holder}`.
+    over_quota: IntCounterVec,
+    /// `tailwater_quota_principals`: principals that are remembered.
+    pub(crate) quota_principals: IntGauge,
+    /// `tailwater_share_refused_total{shared}`.
+    over_share: IntCounterVec,
     /// `tailwater_http_sse_readers`: open responses of Server-Sent Events.
     pub(crate) sse_readers: IntGauge,
     /// `tailwater_http_sse_ends_total{reason}`.
@@ -141,6 +148,17 @@ impl Metrics {
                 "Connections, and streams of HTTP/2, that the gateway ended, by reason.",
                 &["reason"],
             )?,
+            over_quota: counters(
+                "tailwater_quota_refused_total",
+                "Requests that a quota had no room for, by what it is of and whose it is.",
+                &["metered", "holder"],
+            )?,
+            quota_principals: gauge("tailwater_quota_principals", "Principals of which is known what they have used.")?,
+            over_share: counters(
+                "tailwater_share_refused_total",
+                "Requests refused because their project had more than its share of what was nearly used up.",
+                &["shared"],
+            )?,
             sse_readers: gauge("tailwater_http_sse_readers", "Open responses of Server-Sent Events.")?,
             sse_ends: counters(
                 "tailwater_http_sse_ends_total",
@@ -178,6 +196,18 @@ impl Metrics {
 
     pub(crate) fn refused(&self, limit: Limit) {
         self.refused.with_label_values(&[limit.label()]).inc();
+    }
+
+    pub(crate) fn over_quota(&self, metered: Metered, holder: Holder) {
+        let holder = match holder {
+            Holder::Project => "project",
+            Holder::Principal => "principal",
+        };
+        self.over_quota.with_label_values(&[metered.as_str(), holder]).inc();
+    }
+
+    pub(crate) fn over_share(&self, shared: Shared) {
+        self.over_share.with_label_values(&[shared.label()]).inc();
     }
 
     pub(crate) fn cut(&self, reason: Cut) {

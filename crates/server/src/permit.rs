@@ -6,7 +6,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use http::{Method, request::Parts};
-use tailwater_auth::{Act, Grant, Limits, Project, Refusal, Ruling, TicketId, Writers, decide};
+use tailwater_auth::{Act, Grant, Limits, Project, Quotas, Refusal, Ruling, TicketId, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
 use tailwater_protocol::{ProjectId, ReadOffset, StreamPath};
@@ -18,6 +18,7 @@ use crate::{
     credential::Credential,
     guard::{Auth, Guard},
     problem::Problem,
+    quota::{Asking, Attendance},
     request::{key_of, stream_path},
     standing::{Standing, Who},
 };
@@ -30,20 +31,29 @@ pub(crate) struct Permit {
     /// What it is answered unless the stream is public.
     unless_public: Option<Refusal>,
     /// On which terms it came in; none where everybody may do everything.
-    terms: Option<Terms>,
+    pub(crate) terms: Option<Terms>,
+    /// What it has to do with quotas, once it has been entered.
+    pub(crate) asking: Option<Asking>,
 }
 
 /// What a guarded request came in on.
 #[derive(Debug)]
-struct Terms {
+pub(crate) struct Terms {
     guard: Guard,
-    project: ProjectId,
-    grant: Option<Arc<Grant>>,
+    pub(crate) project: ProjectId,
+    pub(crate) quotas: Quotas,
+    pub(crate) grant: Option<Arc<Grant>>,
     /// What came in place of the token.
     ticket: Option<TicketId>,
     writers: Writers,
     visibility: Visibility,
     limits: Limits,
+}
+
+/// A live reader, and what it holds.
+pub(crate) struct Followed {
+    pub(crate) reader: Reader,
+    pub(crate) attendance: Option<Box<Attendance>>,
 }
 
 /// What the author of a fork may see of its source.
@@ -60,7 +70,7 @@ impl Permit {
         let path = stream_path(&request.uri, &app.config)?;
         let key = key_of(&path);
         let Auth::Required(guard) = &app.config.auth else {
-            return Ok(Self { key, unless_public: None, terms: None });
+            return Ok(Self { key, unless_public: None, terms: None, asking: None });
         };
         if guard.is_unread() {
             return Err(Problem::register_not_known());
@@ -82,7 +92,7 @@ impl Permit {
         if matches!(act, Act::Write(_)) && app.config.audit.as_ref() == Some(&key) {
             return Err(Problem::audit_stream());
         }
-        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant, ticket)) })
+        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant, ticket)), asking: None })
     }
 
     /// Whether the stream may be seen, given what it is.
@@ -94,23 +104,30 @@ impl Permit {
     }
 
     /// Looks whether the stream may be seen by who has no right of his own, before anything is begun for him that costs more
-    /// than a look, or that is a use of the stream. What is answered then is judged on its own state again.
+    /// than a look, or that is a use of the stream. What is answered then is judged on its own state again. That it may be
+    /// asked is known from here on, and so is whose quotas it is for.
     pub(crate) async fn look(&self, app: &App) -> Result<(), Problem> {
         if self.unless_public.is_none() {
             return Ok(());
         }
         match app.gateway.head(&self.key).await {
-            Ok(head) => self.sees(&head),
+            Ok(head) => self.sees(&head).and_then(|()| self.charge(app)),
             Err(error) => Err(self.failed(app, error).await),
         }
     }
 
-    /// Joins the stream, if it may be seen.
-    pub(crate) async fn follow(&self, app: &App, from: ReadOffset) -> Result<Reader, Problem> {
+    /// Whether it has been decided, whatever the stream is.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unless_public.is_none()
+    }
+
+    /// Joins the stream, if it may be seen and there is a place.
+    pub(crate) async fn follow(&self, app: &App, from: ReadOffset) -> Result<Followed, Problem> {
         self.look(app).await?;
+        let attendance = self.attend(app)?;
         let most = self.limits().readers_per_stream.map_or(usize::MAX, NonZeroUsize::get);
         match app.gateway.follow_among(&self.key, from, most).await {
-            Ok(reader) => self.sees(reader.head()).map(|()| reader),
+            Ok(reader) => self.sees(reader.head()).map(|()| Followed { reader, attendance }),
             Err(error) => Err(self.failed(app, error).await),
         }
     }
@@ -196,8 +213,16 @@ impl Sight {
 impl Terms {
     fn of(guard: &Guard, project: &Project, grant: Option<Arc<Grant>>, ticket: Option<TicketId>) -> Self {
         let visibility = answer::in_log(project.visibility);
-        let (guard, id) = (guard.clone(), project.id.clone());
-        Self { guard, project: id, grant, ticket, writers: project.writers, visibility, limits: project.limits }
+        Self {
+            guard: guard.clone(),
+            project: project.id.clone(),
+            quotas: project.quotas,
+            grant,
+            ticket,
+            writers: project.writers,
+            visibility,
+            limits: project.limits,
+        }
     }
 }
 

@@ -33,13 +33,18 @@
 //! | 413 | `body_too_large` | |
 //! | 415 | `content_encoding_not_supported` | |
 //! | 429 | `too_many_producers`, `too_many_forks`, `too_many_connections_from_address`, `profile_under_way` | `Retry-After` |
+//! | 429 | `quota_exceeded` (the member `violated-policies` names the quota) | `Retry-After`, `RateLimit`, `RateLimit-Policy` |
 //! | 500 | `stream_unreadable`, `profile_failed` | |
 //! | 501 | `reserved_name` | |
 //! | 502 | `store_refused` | |
 //! | 503 | `too_many_connections` | `Retry-After`; the connection ends |
+//! | 503 | `over_fair_share` | `Retry-After`; with `Connection: close` where connections are nearly used up |
 //! | 503 | `issuer_unavailable` (of a token that may count) | `Retry-After` |
 //! | 503 | `stream_busy`, `too_many_readers`, `over_capacity`, `too_many_projects`, `draining`, `store_unavailable`, `outcome_unknown` | `Retry-After` |
 //! | 503 | `register_not_known`, `register_behind`, `register_broken`, `register_contended`, `audit_unavailable` | `Retry-After` |
+//!
+//! The `type` is `urn:tailwater:problem:` and the code, but for `quota_exceeded` and `over_fair_share`, which are of types
+//! that are registered (draft-ietf-httpapi-ratelimit-headers-11, section 5).
 //!
 //! What caused an error is logged here, once, and not sent.
 
@@ -50,7 +55,11 @@ use std::{error::Error, io, time::Duration};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
-use tailwater_auth::{Refusal as Denial, ticket::Repeated};
+use tailwater_auth::{
+    Exceeded, Refusal as Denial,
+    quota::{Fields, QUOTA_EXCEEDED, REDUCED_CAPACITY},
+    ticket::Repeated,
+};
 use tailwater_fanout::{ForkError, OpError};
 use tailwater_log::{ConfigField, Misplaced, Refusal};
 use tailwater_protocol::{BadRequest, headers};
@@ -62,7 +71,9 @@ use crate::{
     drain::Draining,
     host::HostError,
     issuers::{IssuerAway, NoGrant},
+    quota,
     request::FieldError,
+    share::Shared,
 };
 
 /// On a `410`: the earliest offset that can still be read. An extension.
@@ -74,6 +85,11 @@ const SOON: Duration = Duration::from_secs(1);
 const LESS_CROWDED: Duration = Duration::from_secs(5);
 /// When to come back where a limit of the stream's state was met: state goes away slowly.
 const LATER: Duration = Duration::from_secs(60);
+
+/// The code of a refusal that draws its own `Retry-After`.
+pub(crate) const QUOTA: &str = "quota_exceeded";
+/// The code of a refusal for the sake of other projects.
+const OVER_SHARE: &str = "over_fair_share";
 
 /// An error response.
 #[derive(Debug, Clone)]
@@ -197,6 +213,53 @@ impl Problem {
             .again_after(SOON)
     }
 
+    /// A quota has no room for what is asked. `retry_after`, in seconds, is drawn for this one who asks.
+    pub(crate) fn quota_exceeded(exceeded: &Exceeded, retry_after: u64) -> Self {
+        let wait = Duration::from_secs(retry_after);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, QUOTA, "Quota exceeded", exceeded)
+            .member("violated-policies", vec![exceeded.left.name()])
+            .again_after(wait)
+    }
+
+    /// What projects share is nearly used up, and this one has more of it than others.
+    pub(crate) fn over_fair_share(shared: Shared) -> Self {
+        let detail = "the gateway is nearly full, and what is left is for projects that have less of it";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, OVER_SHARE, "Over capacity", &detail)
+            .blamed_on(Fault::Gateway)
+            .again_after(LESS_CROWDED);
+        match shared {
+            Shared::Requests => problem,
+            // The connection is what there are too many of.
+            Shared::Connections => problem.with(header::CONNECTION, "close"),
+        }
+    }
+
+    /// Says what is left of quotas.
+    pub(crate) fn limited(mut self, fields: &Fields) -> Self {
+        quota::tell(&mut self.headers, fields);
+        self
+    }
+
+    /// In how long there is room again, where that is known of whoever asks.
+    pub(crate) fn room_in(&self) -> Option<Duration> {
+        let told = self.headers.get(header::RETRY_AFTER).filter(|_| self.code == QUOTA)?;
+        told.to_str().ok()?.parse().ok().map(Duration::from_secs)
+    }
+
+    /// The type that it is of (RFC 9457, section 3.1.1).
+    fn kind(&self) -> String {
+        match self.code {
+            QUOTA => QUOTA_EXCEEDED.to_owned(),
+            OVER_SHARE => REDUCED_CAPACITY.to_owned(),
+            code => format!("urn:tailwater:problem:{code}"),
+        }
+    }
+
+    /// Whether the connection is to end with the answer.
+    pub(crate) fn ends_connection(&self) -> bool {
+        self.headers.contains_key(header::CONNECTION)
+    }
+
     /// The stable name of the error.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -251,8 +314,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let kind = self.kind();
         let mut body = self.members;
-        body.insert("type".to_owned(), format!("urn:tailwater:problem:{}", self.code).into());
+        body.insert("type".to_owned(), kind.into());
         body.insert("title".to_owned(), self.title.into());
         body.insert("status".to_owned(), self.status.as_u16().into());
         body.insert("code".to_owned(), self.code.into());
@@ -504,7 +568,10 @@ fn log(error: &OpError) {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
-    use tailwater_auth::TicketError;
+    use tailwater_auth::{
+        TicketError,
+        quota::{Holder, Left, Metered},
+    };
     use tailwater_protocol::Offset;
 
     use super::*;
@@ -579,6 +646,39 @@ mod tests {
             assert_eq!(headers["cache-control"], "no-store");
             let passing = status == 503 || status == 429;
             assert_eq!(headers.contains_key("retry-after"), passing, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_quota_has_no_room_for_is_of_a_registered_type_and_names_the_quota() {
+        let left = Left { holder: Holder::Project, metered: Metered::Bytes, quota: 9, window: Some(9), available: 3 };
+        let exceeded = Exceeded { left, wait: Some(Duration::from_millis(2_500)) };
+        let fields = Fields::of(&[], Some(&exceeded)).unwrap();
+        let problem = Problem::quota_exceeded(&exceeded, 7).limited(&fields);
+        assert_eq!(problem.room_in(), Some(Duration::from_secs(7)));
+        let (status, body, headers) = shown(problem).await;
+        assert_eq!((status, &body["code"]), (429, &Value::from("quota_exceeded")));
+        assert_eq!(
+            (&body["type"], &body["violated-policies"]),
+            (&QUOTA_EXCEEDED.into(), &vec!["project-bytes"].into())
+        );
+        assert_eq!(
+            (&headers["retry-after"], &headers["ratelimit"]),
+            (&"7".parse().unwrap(), &fields.limit.parse().unwrap())
+        );
+        assert_eq!(headers["ratelimit-policy"], fields.policy);
+    }
+
+    #[tokio::test]
+    async fn who_has_more_than_a_share_is_told_so_and_leaves_the_connection_where_that_is_what_is_rare() {
+        for (shared, ends) in [(Shared::Requests, false), (Shared::Connections, true)] {
+            let (status, body, headers) = shown(Problem::over_fair_share(shared)).await;
+            assert_eq!(
+                (status, &body["code"], &body["type"]),
+                (503, &"over_fair_share".into(), &REDUCED_CAPACITY.into())
+            );
+            assert_eq!(headers["retry-after"], "5");
+            assert_eq!(headers.get("connection").is_some_and(|value| value == "close"), ends);
         }
     }
 

@@ -61,6 +61,9 @@ pub(crate) async fn head(app: &App, permit: Permit) -> Result<Response, Problem>
         Err(error) => return Err(permit.failed(app, error).await),
     };
     permit.sees(&head)?;
+    if !permit.is_settled() {
+        permit.charge(app)?;
+    }
     let mut response = answer::empty(StatusCode::OK);
     let headers = response.headers_mut();
     answer::set_content_type(headers, &head.content_type);

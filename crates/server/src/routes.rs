@@ -15,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderValue, Method, Version, header};
+use http::{Extensions, HeaderValue, Method, Version, header};
 use http_body::Body as _;
 use tailwater_upstream::Fault;
 use tokio::time::Instant;
@@ -26,12 +26,16 @@ use crate::{
     app::{Ambient, App},
     append,
     cors::{self, Cors},
-    create, event_source, health,
+    create, event_source,
+    guard::Auth,
+    health,
     host::HostError,
     metrics::{Alive, Route, method_label},
     permit::Permit,
-    problem::{Counted, Problem},
-    profile, read, refuse,
+    problem::{Counted, Problem, QUOTA},
+    profile,
+    quota::Paid,
+    read, refuse,
     surface::Surface,
     tickets,
 };
@@ -92,9 +96,12 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
     if !METHODS_OF_STREAMS.contains(&method) {
         return Problem::method_not_allowed(cors::METHODS).into_response();
     }
+    let paid = Observed::paid(request.extensions());
     let (parts, body) = request.into_parts();
-    let permit = match Permit::decide(&app, &parts).await {
-        Ok(permit) => permit,
+    let decided = Permit::decide(&app, &parts).await;
+    let entered = decided.and_then(|mut permit| permit.enter(&app, &parts, &body, paid).map(|using| (permit, using)));
+    let (permit, using) = match entered {
+        Ok(entered) => entered,
         Err(problem) => {
             app.bodies.decline(&parts.headers, body).await;
             return match method {
@@ -113,7 +120,11 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
         Method::DELETE => Box::pin(delete(&app, permit)).await,
         _ => Err(Problem::method_not_allowed(cors::METHODS)),
     };
-    answered.unwrap_or_else(IntoResponse::into_response)
+    let response = answered.unwrap_or_else(IntoResponse::into_response);
+    match using {
+        Some(using) => using.last_with(response),
+        None => response,
+    }
 }
 
 /// `DELETE` (protocol, section 5.4).
@@ -139,6 +150,8 @@ pub(crate) struct Observed {
     version: Version,
     path: String,
     cors: Cors,
+    /// Who pays for it, once that is somebody; nobody where everybody may do everything.
+    paid: Option<Paid>,
     /// Until it has the head of a response, wherever that is made.
     in_flight: Arc<Alive>,
 }
@@ -153,16 +166,28 @@ impl Observed {
             Surface::Operations => Cors::closed(),
         };
         let (route, version) = (surface.seen_as(Route::of(&path)), request.version());
-        Self { began: Instant::now(), route, method, version, path, cors, in_flight }
+        let paid = match app.config.auth {
+            Auth::Open => None,
+            Auth::Required(_) => Some(Paid::default()),
+        };
+        Self { began: Instant::now(), route, method, version, path, cors, paid, in_flight }
+    }
+
+    /// Where it is to be said who pays for a request.
+    pub(crate) fn paid(extensions: &Extensions) -> Option<Paid> {
+        extensions.get::<Self>()?.paid.clone()
     }
 
     /// Gives a response the headers that every response has, and counts it.
     pub(crate) fn finish(self, app: &App, response: &mut Response) {
-        let Self { began, route, method, version, path, cors, in_flight } = self;
+        let Self { began, route, method, version, path, cors, paid, in_flight } = self;
         drop(in_flight);
         // Where the path does not tell whose project it is about, the handler does.
         let cors = response.extensions_mut().remove().unwrap_or(cors);
         cors.adorn(response.headers_mut());
+        if let Some(payer) = paid.as_ref().and_then(|paid| paid.get()) {
+            payer.answered(&method, response);
+        }
         spread(app.ambient, response);
         if app.drain.has_begun() && version == Version::HTTP_11 {
             // Whoever comes again is to come to another process. On HTTP/2 the connection says so.
@@ -235,9 +260,11 @@ async fn admitted(app: &App, surface: Surface, mut request: Request, next: Next)
 
 /// Clients that were refused together are not to come back together: each is told a time of its own, up to about twice
 /// what it has to wait for. Not where it is the store that is away: its readers' next events are what those clients
-/// bring, and are to be there within two seconds of its return. Until then their requests cost next to nothing.
+/// bring, and are to be there within two seconds of its return. Until then their requests cost next to nothing. And not
+/// where a quota has told each a time already.
 fn spread(ambient: Ambient, response: &mut Response) {
-    if response.extensions().get::<Counted>().is_some_and(|problem| problem.fault == Fault::Upstream) {
+    let has_its_own = |problem: &Counted| problem.fault == Fault::Upstream || problem.code == QUOTA;
+    if response.extensions().get::<Counted>().is_some_and(has_its_own) {
         return;
     }
     let told = response.headers().get(header::RETRY_AFTER).and_then(|seconds| seconds.to_str().ok());

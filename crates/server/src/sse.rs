@@ -26,8 +26,9 @@ use crate::{
     feed::Feed,
     handover::Pass,
     metrics::{Alive, SseEnd},
-    permit::Permit,
+    permit::{Followed, Permit},
     problem::Problem,
+    quota::Attendance,
     read,
     standing::{Standing, Vigil, end_of, lapse_of},
 };
@@ -71,6 +72,8 @@ pub(crate) struct Stay {
     pub(crate) standing: Option<Arc<Standing>>,
     /// Its client's, where the response is not written by the HTTP library.
     place: Option<Arc<Place>>,
+    /// What it holds of quotas, where tokens are asked for.
+    attendance: Option<Box<Attendance>>,
     _alive: Alive,
 }
 
@@ -105,10 +108,10 @@ pub(crate) enum Step {
 pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result<Response, Problem> {
     let turn = app.drain.enter(app.ambient.share())?;
     let standing = follow.permit.standing(app);
-    let reader = tokio::select! {
+    let Followed { reader, attendance } = tokio::select! {
         biased;
         () = turn.comes() => return Err(Draining.into()),
-        reader = follow.permit.follow(app, follow.from) => reader?,
+        followed = follow.permit.follow(app, follow.from) => followed?,
     };
     // Nothing else stops an `EventSource` from reconnecting for ever.
     if follow.resumed && reader.is_closed() {
@@ -128,6 +131,7 @@ pub(crate) async fn get(app: &App, follow: Follow, pass: Option<Pass>) -> Result
         headers.insert(headers::STREAM_SSE_DATA_ENCODING, HeaderValue::from_static("base64"));
     }
     let mut session = Session::new(app, reader, turn, follow.cursor, standing);
+    session.stay.attendance = attendance;
     *response.body_mut() = match pass {
         Some(pass) if !session.reader.is_closed() => {
             session.stay.place = pass.place;
@@ -159,6 +163,7 @@ impl Session {
             reason: SseEnd::Left,
             standing,
             place: None,
+            attendance: None,
             _alive: Alive::new(&app.metrics.sse_readers),
             app: app.clone(),
         };
@@ -187,8 +192,12 @@ impl Session {
 
     fn into_body(self) -> Body {
         Body::from_stream(stream::unfold(self, |mut session| async move {
+            let replays = !session.reader.is_live();
             let chunk = session.next_chunk().await?;
             session.stay.app.metrics.sent_bytes(chunk.len());
+            if replays {
+                session.stay.replayed(chunk.len());
+            }
             Some((Ok::<_, Infallible>(chunk), session))
         }))
     }
@@ -319,6 +328,13 @@ impl Stay {
     /// Says why the response ends.
     pub(crate) fn end(&mut self, reason: SseEnd) {
         self.reason = reason;
+    }
+
+    /// Counts what was read out of history for it.
+    pub(crate) fn replayed(&mut self, bytes: usize) {
+        if let Some(attendance) = &mut self.attendance {
+            attendance.replayed(bytes);
+        }
     }
 }
 

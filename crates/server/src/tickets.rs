@@ -33,6 +33,7 @@ use crate::{
     cors::Cors,
     guard::{Auth, Guard},
     problem::Problem,
+    quota,
     request::Fields,
 };
 
@@ -112,6 +113,7 @@ async fn issued(
     let now_ms = app.ambient.now();
     let grant = guard.grant(projects, &path.project, token_of(parts)?, guard.moment(now_ms)).await?;
     let project = project.ok_or(Refusal::Token(TokenError::Unverified))?;
+    quota::charge_one(app, project, &grant, parts)?;
     let origin = Fields(&parts.headers).origin()?;
     if origin.is_some_and(|page| page != wanted.origin) {
         return Err(Problem::invalid_ticket_request(&"the page that asks is of another origin than the ticket"));

@@ -1,5 +1,7 @@
+use std::num::NonZeroU64;
+
 use super::*;
-use crate::key::KeyError;
+use crate::{key::KeyError, quota::Quotas};
 
 const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-hunter2";
 
@@ -27,7 +29,7 @@ fn what_is_not_said_is_closed() {
     assert_eq!(project.origins, Origins::Closed);
     assert_eq!((project.writers, project.cookie), (Writers::WriteOnly, None));
     assert_eq!((project.audience, project.issuer, project.revoked.len()), (None, None, 0));
-    assert_eq!((project.basin, project.limits), (None, Limits::default()));
+    assert_eq!((project.basin, project.limits, project.quotas), (None, Limits::default(), Quotas::default()));
     assert_eq!(project.keys.first().unwrap().algorithm(), Algorithm::Hs256);
 }
 
@@ -35,7 +37,7 @@ fn what_is_not_said_is_closed() {
 fn what_is_said_is_in_force() {
     let text = "visibility = 'public'\norigins = ['https://a.example']\nwriters-read = true\naudience = 'a'\n\
                 issuer = 'i'\nrevoked = ['one', 'two']\nbasin = 'acme-events'\nmax-body = 10\n\
-                max-readers-per-stream = 3\ncookie = '__Host-s'\n";
+                max-readers-per-stream = 3\ncookie = '__Host-s'\nquota = { streams = 7 }\n";
     let project = project(&format!("{text}{}{}", key("id = 'first'\n"), key("id = 'second'\n")));
     assert_eq!(project.visibility, Visibility::Public);
     assert_eq!(project.origins, Origins::Only(vec!["https://a.example".to_owned()]));
@@ -46,6 +48,7 @@ fn what_is_said_is_in_force() {
     let limits = Limits { body: NonZeroUsize::new(10), readers_per_stream: NonZeroUsize::new(3) };
     assert_eq!(project.limits, limits);
     assert!(project.revoked.contains("one") && project.revoked.contains("two"));
+    assert_eq!(project.quotas.streams, NonZeroU64::new(7));
     let ids: Vec<_> = project.keys.iter().filter_map(Key::id).map(KeyId::as_str).collect();
     assert_eq!(ids, ["first", "second"]);
 }
@@ -95,6 +98,8 @@ fn what_is_wrong_is_told_with_its_place() {
         (with("max-body = 0\n"), "p.toml:3: expected "),
         (with("max-readers-per-stream = -1\n"), "p.toml:3: expected "),
         (with("max-streams = 1\n"), "p.toml:3: unknown field `max-streams`"),
+        (with("quota = {}\n"), "p.toml: project 1: `quota`: a table of quotas has at least one"),
+        (with("quota = { readers = 0 }\n"), "p.toml:3: expected "),
         (
             "[[project]]\nid = 'p'\n[project.jwks]\nurl = 'https://a.example/k'\n".to_owned(),
             "p.toml: project 1: `jwks` needs `issuer`",

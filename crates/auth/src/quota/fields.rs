@@ -10,6 +10,8 @@ use crate::quota::{Exceeded, Holder, Left, Meter, Metered};
 
 /// The largest integer of a structured field.
 const MAX_INTEGER: u64 = 999_999_999_999_999;
+/// How much the values take, as a rule.
+const ROOM: usize = 128;
 /// What `Retry-After` says where a place has to become free, in seconds.
 const PLACE_WAIT: u64 = 5;
 
@@ -31,9 +33,12 @@ impl Fields {
     /// Of an answer to who has this left; `None` where nothing limits it.
     #[must_use]
     pub fn of(left: &[Left], exceeded: Option<&Exceeded>) -> Option<Self> {
+        if left.is_empty() && exceeded.is_none() {
+            return None;
+        }
         let own = left.iter().filter(|left| left.holder == Holder::Principal);
         let refused = exceeded.map(|exceeded| &exceeded.left).filter(|left| left.holder == Holder::Project);
-        let (mut policy, mut limit) = (String::new(), String::new());
+        let (mut policy, mut limit) = (String::with_capacity(ROOM), String::with_capacity(ROOM));
         // What is neither a request, nor a byte, nor under way is of no unit that the draft has.
         for left in own.chain(refused).filter(|left| left.metered != Metered::Streams) {
             let cut = if policy.is_empty() { "" } else { ", " };

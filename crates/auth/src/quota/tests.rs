@@ -3,6 +3,7 @@ use std::num::NonZeroU32;
 use proptest::prelude::*;
 
 use super::*;
+use crate::key::KeyPrint;
 
 fn id(text: &str) -> ProjectId {
     ProjectId::parse(text).unwrap()
@@ -17,7 +18,7 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn principal(n: u64) -> Principal {
-    Principal((u128::from(n) << 64 | 7).to_be_bytes())
+    Principal::Token((u128::from(n) << 64 | 7).to_be_bytes())
 }
 
 /// 10 requests in 10 s for each, 25 for all.
@@ -25,6 +26,7 @@ fn requests() -> Quotas {
     Quotas {
         project: Allowance { requests: policy(25, 10), ..Allowance::default() },
         principal: Allowance { requests: policy(10, 10), ..Allowance::default() },
+        streams: None,
     }
 }
 
@@ -73,13 +75,16 @@ fn the_fields_say_what_is_left_to_the_asker_and_nothing_of_the_others() {
         bytes: policy(1 << 62, 3600),
         connections: policy(5, 1),
         readers: NonZeroU64::new(3),
-        streams: NonZeroU64::new(2),
     };
     let (mut meter, chat) = (Meter::default(), id("chat"));
-    let quotas = Quotas { project: Allowance { requests: policy(2, 60), ..Allowance::default() }, principal: all };
+    let quotas = Quotas {
+        project: Allowance { requests: policy(2, 60), ..Allowance::default() },
+        principal: all,
+        streams: None,
+    };
     let asker = Asker { project: &chat, principal: principal(1), quotas: &quotas };
     meter.charge(&asker, Cost { requests: 1, bytes: 1000, connections: 1 }, at(0)).unwrap();
-    let held = meter.hold(&asker, Place::Reader, at(0)).unwrap();
+    let held = meter.hold(&asker, "s", at(0)).unwrap();
     let fields = Fields::of(&meter.left(&asker, at(0)), None).unwrap();
     assert_eq!(
         fields.policy,
@@ -128,35 +133,35 @@ fn bytes_that_were_not_known_beforehand_are_owed() {
 #[test]
 fn places_are_given_back_to_whom_they_were_taken_from() {
     let few = |n| Allowance { readers: NonZeroU64::new(n), ..Allowance::default() };
-    let quotas = Quotas { project: few(3), principal: few(2) };
+    let quotas = Quotas { project: few(3), principal: few(2), ..Quotas::default() };
     let (mut meter, chat) = (Meter::default(), id("chat"));
     let who = |n| Asker { project: &chat, principal: principal(n), quotas: &quotas };
-    let first = meter.hold(&who(1), Place::Reader, at(0)).unwrap();
-    let second = meter.hold(&who(1), Place::Reader, at(0)).unwrap();
-    let exceeded = meter.hold(&who(1), Place::Reader, at(0)).unwrap_err();
+    let first = meter.hold(&who(1), "s", at(0)).unwrap();
+    let second = meter.hold(&who(1), "s", at(0)).unwrap();
+    let exceeded = meter.hold(&who(1), "s", at(0)).unwrap_err();
     assert_eq!((exceeded.left.name(), exceeded.wait, exceeded.retry_after(at(0), 0.0)), ("readers", None, 5));
-    let third = meter.hold(&who(2), Place::Reader, at(0)).unwrap();
-    assert_eq!(meter.hold(&who(2), Place::Reader, at(0)).unwrap_err().left.name(), "project-readers");
-    assert_eq!(meter.held(&chat, Place::Reader), 3);
+    let third = meter.hold(&who(2), "s", at(0)).unwrap();
+    assert_eq!(meter.hold(&who(2), "s", at(0)).unwrap_err().left.name(), "project-readers");
+    assert_eq!(meter.readers(&chat), 3);
     meter.release(first);
-    let fourth = meter.hold(&who(2), Place::Reader, at(0)).unwrap();
+    let fourth = meter.hold(&who(2), "s", at(0)).unwrap();
     for held in [second, third, fourth] {
         meter.release(held);
     }
-    assert_eq!(meter.held(&chat, Place::Reader), 0);
+    assert_eq!(meter.readers(&chat), 0);
 }
 
 #[test]
 fn what_was_held_before_there_was_a_limit_is_not_given_back_under_it() {
     let (mut meter, chat, none) = (Meter::default(), id("chat"), Quotas::default());
-    let before = meter.hold(&Asker { project: &chat, principal: principal(1), quotas: &none }, Place::Reader, at(0));
+    let before = meter.hold(&Asker { project: &chat, principal: principal(1), quotas: &none }, "s", at(0));
     let readers = Allowance { readers: NonZeroU64::new(1), ..Allowance::default() };
     let quotas = Quotas { principal: readers, ..Quotas::default() };
     let asker = Asker { project: &chat, principal: principal(1), quotas: &quotas };
-    let _held = meter.hold(&asker, Place::Reader, at(0)).unwrap();
+    let _held = meter.hold(&asker, "s", at(0)).unwrap();
     meter.release(before.unwrap());
-    assert_eq!(meter.held(&chat, Place::Reader), 1);
-    assert!(meter.hold(&asker, Place::Reader, at(0)).is_err());
+    assert_eq!(meter.readers(&chat), 1);
+    assert!(meter.hold(&asker, "s", at(0)).is_err());
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn where_only_the_project_is_limited_its_principals_are_not_remembered() {
     let had: usize = (0..40)
         .map(|n| let_in(&mut meter, &Asker { project: &chat, principal: principal(n), quotas: &quotas }, 1, at(0)))
         .sum();
-    assert_eq!((had, meter.principals), (25, 0));
+    assert_eq!((had, meter.principals()), (25, 0));
 }
 
 #[test]
@@ -188,11 +193,11 @@ fn nobody_escapes_a_limit_by_making_others_up() {
     let had: usize = (1..made_up).map(|n| let_in(&mut meter, &who(n), 1, at(1))).sum();
     assert_eq!(had, MAX_PRINCIPALS_PER_PROJECT - 1 + 10, "all that came too late have had what one may have");
     assert_eq!(let_in(&mut meter, &who(0), 20, at(2)), 0, "it is remembered still");
-    assert_eq!(meter.principals, MAX_PRINCIPALS_PER_PROJECT);
+    assert_eq!(meter.principals(), MAX_PRINCIPALS_PER_PROJECT);
     // When what they took has come back, they are as good as new, and make place.
     assert_eq!(let_in(&mut meter, &who(made_up), 20, at(12)), 10, "a newcomer of its own");
     assert_eq!(let_in(&mut meter, &who(0), 20, at(12)), 1, "what has come back in 12 s");
-    assert!(meter.principals < 100, "{} left", meter.principals);
+    assert!(meter.principals() < 100, "{} left", meter.principals());
 }
 
 #[test]
@@ -201,13 +206,13 @@ fn whoever_holds_a_place_is_not_forgotten() {
     let quotas = Quotas { principal: readers, ..Quotas::default() };
     let (mut meter, chat) = (Meter::default(), id("chat"));
     let who = |n| Asker { project: &chat, principal: principal(n), quotas: &quotas };
-    let held = meter.hold(&who(0), Place::Reader, at(0)).unwrap();
+    let held = meter.hold(&who(0), "s", at(0)).unwrap();
     for n in 1..2 * MAX_PRINCIPALS_PER_PROJECT as u64 {
         assert!(meter.charge(&who(n), REQUEST, at(n)).is_ok());
     }
-    assert!(meter.hold(&who(0), Place::Reader, at(9999)).is_err());
+    assert!(meter.hold(&who(0), "s", at(9999)).is_err());
     meter.release(held);
-    assert!(meter.hold(&who(0), Place::Reader, at(9999)).is_ok());
+    assert!(meter.hold(&who(0), "s", at(9999)).is_ok());
 }
 
 #[test]
@@ -217,37 +222,100 @@ fn the_table_of_all_projects_is_bounded_too() {
     let mut meter = Meter::default();
     let projects: Vec<_> = (0..20).map(|n| id(&format!("p{n}"))).collect();
     for (n, project) in (0..MAX_PRINCIPALS_PER_PROJECT as u64).flat_map(|n| projects.iter().map(move |p| (n, p))) {
-        assert!(meter.principals <= MAX_PRINCIPALS);
+        assert!(meter.principals() <= MAX_PRINCIPALS);
         let asker = Asker { project, principal: principal(n), quotas: &quotas };
         let _ = meter.charge(&asker, REQUEST, at(0));
     }
-    assert_eq!(meter.principals, MAX_PRINCIPALS);
+    assert_eq!(meter.principals(), MAX_PRINCIPALS);
+    let (own, late) = (id("late"), principal(0));
+    let asker = Asker { project: &own, principal: late, quotas: &quotas };
+    let _ = meter.charge(&asker, REQUEST, at(1));
+    assert!(!meter.projects[&own].tokens.principals.contains_key(&late), "there is no place for it");
+    // Those of the others are as good as new by then, though nobody asks for their projects any more.
+    meter.charge(&asker, REQUEST, at(2000)).unwrap();
+    assert!(meter.projects[&own].tokens.principals.contains_key(&late) && meter.principals() == 1);
+    for n in 0..5 {
+        let _ =
+            meter.charge(&Asker { project: &projects[0], principal: principal(n), quotas: &quotas }, REQUEST, at(2000));
+    }
     meter.retain(|project| project.as_str() == "p0");
-    assert!(meter.projects.len() == 1 && meter.principals <= MAX_PRINCIPALS_PER_PROJECT);
+    assert_eq!((meter.projects.len(), meter.principals()), (1, 5));
+}
+
+#[test]
+fn addresses_take_no_place_from_tokens() {
+    let principals = Allowance { requests: policy(2, 1000), ..Allowance::default() };
+    let quotas = Quotas { principal: principals, ..Quotas::default() };
+    let (mut meter, chat) = (Meter::default(), id("chat"));
+    let who = |principal| Asker { project: &chat, principal, quotas: &quotas };
+    for n in 0..MAX_PRINCIPALS_PER_PROJECT as u64 + 10 {
+        assert_eq!(let_in(&mut meter, &who(Principal::of_address(&n.to_be_bytes())), 2, at(0)) > 0, n < 4097, "{n}");
+    }
+    assert_eq!(let_in(&mut meter, &who(Principal::of_token_id("a")), 3, at(0)), 2);
+    assert_eq!(let_in(&mut meter, &who(Principal::of_token_id("b")), 3, at(0)), 2, "each of its own");
+}
+
+#[test]
+fn a_stream_is_counted_once_whoever_follows_it() {
+    let quotas = Quotas { streams: NonZeroU64::new(2), ..Quotas::default() };
+    let (mut meter, chat) = (Meter::default(), id("chat"));
+    let who = |n| Asker { project: &chat, principal: principal(n), quotas: &quotas };
+    let mut held: Vec<_> =
+        [(1, "a"), (2, "a"), (1, "b"), (3, "a")].map(|(n, stream)| meter.hold(&who(n), stream, at(0)).unwrap()).into();
+    let exceeded = meter.hold(&who(1), "c", at(0)).unwrap_err();
+    assert_eq!((exceeded.left.name(), exceeded.wait, exceeded.left.quota), ("project-streams", None, 2));
+    meter.release(held.remove(0));
+    assert!(meter.hold(&who(1), "c", at(0)).is_err(), "others follow it still");
+    meter.release(held.remove(1));
+    held.push(meter.hold(&who(1), "c", at(0)).unwrap());
+    for held in held {
+        meter.release(held);
+    }
+    assert_eq!((meter.readers(&chat), meter.projects[&chat].followed.len()), (0, 0));
+}
+
+#[test]
+fn a_principal_is_a_tokens_id_or_what_its_key_has_signed_or_an_address() {
+    assert_eq!(Principal::of_token_id("a"), Principal::of_token_id("a"));
+    assert_eq!(
+        Principal::of_token("h.p.one"),
+        Principal::of_token("h.p.two"),
+        "who spells a signature anew is the same"
+    );
+    let all = [
+        Principal::of_token_id("a"),
+        Principal::of_token_id("b"),
+        Principal::of_token("a"),
+        Principal::of_token("h.p.s"),
+        Principal::of_token("h.q.s"),
+        Principal::of_address(b"a"),
+        Principal::of_issue(KeyPrint([1; 8]), Some(1)),
+        Principal::of_issue(KeyPrint([1; 8]), Some(2)),
+        Principal::of_issue(KeyPrint([2; 8]), Some(1)),
+        Principal::of_issue(KeyPrint([2; 8]), None),
+    ];
+    assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
 }
 
 proptest! {
     /// However it is asked for, nobody has more at a time than they may, and in the end nothing is held.
     #[test]
-    fn places_are_counted_right(asked in prop::collection::vec((0..3_u64, any::<bool>(), any::<bool>()), 0..80)) {
-        let few = |n| Allowance { readers: NonZeroU64::new(n), streams: NonZeroU64::new(n), ..Allowance::default() };
-        let quotas = Quotas { project: few(4), principal: few(2) };
+    fn places_are_counted_right(asked in prop::collection::vec((0..3_u64, any::<bool>()), 0..80)) {
+        let few = |n| Allowance { readers: NonZeroU64::new(n), ..Allowance::default() };
+        let quotas = Quotas { project: few(4), principal: few(2), ..Quotas::default() };
         let (mut meter, chat) = (Meter::default(), id("chat"));
-        let mut held: Vec<(u64, Place, Held)> = Vec::new();
-        for (who, takes, reads) in asked {
-            let place = if reads { Place::Reader } else { Place::Stream };
+        let mut held: Vec<(u64, Held)> = Vec::new();
+        for (who, takes) in asked {
             if takes {
                 let asker = Asker { project: &chat, principal: principal(who), quotas: &quotas };
-                let own = held.iter().filter(|(other, of, _)| *other == who && *of == place).count();
-                let all = held.iter().filter(|(_, of, _)| *of == place).count();
-                let taken = meter.hold(&asker, place, at(0));
-                prop_assert_eq!(taken.is_ok(), own < 2 && all < 4);
-                held.extend(taken.map(|taken| (who, place, taken)));
-            } else if let Some((_, _, given)) = held.pop() {
+                let own = held.iter().filter(|(other, _)| *other == who).count();
+                let taken = meter.hold(&asker, "s", at(0));
+                prop_assert_eq!(taken.is_ok(), own < 2 && held.len() < 4);
+                held.extend(taken.map(|taken| (who, taken)));
+            } else if let Some((_, given)) = held.pop() {
                 meter.release(given);
             }
-            let readers = held.iter().filter(|(_, of, _)| *of == Place::Reader).count();
-            prop_assert_eq!(meter.held(&chat, Place::Reader), readers as u64);
+            prop_assert_eq!(meter.readers(&chat), held.len() as u64);
         }
     }
 }

@@ -19,6 +19,7 @@ audience = "tailwater"
 basin = "chat-events"
 max-body = 10
 max-readers-per-stream = 1
+quota = { readers = 9, principal = { requests = { most = 1000, within = 10 } } }
 revoked = ["gone"]
 [[project.key]]
 id = "k1"
@@ -78,6 +79,10 @@ async fn a_project_is_shown_without_its_secrets() {
         "id": "chat", "visibility": "private", "writersRead": false, "origins": ["https://app.example"],
         "cookie": null, "audience": "tailwater", "issuer": null, "jwks": null, "basin": "chat-events", "maxBody": 10,
         "maxReadersPerStream": 1,
+        "quota": {
+            "requests": null, "bytes": null, "connections": null, "readers": 9, "streams": null,
+            "principal": { "requests": { "most": 1000, "within": 10 }, "bytes": null, "connections": null, "readers": null },
+        },
         "revokedTokens": 1, "keys": [{ "id": "k1", "algorithm": "HS256", "first": true }],
     });
     assert_eq!((answer.status, answer.json()), (200, expected));
@@ -85,6 +90,7 @@ async fn a_project_is_shown_without_its_secrets() {
     let all = send(&fixture, "GET", "/v1/admin/projects", CREDENTIAL, "").await.json();
     let ids: Vec<_> = all["projects"].as_array().unwrap().iter().map(|project| project["id"].clone()).collect();
     assert_eq!(ids, ["chat", "other"]);
+    assert_eq!(all["projects"][1]["quota"], json!(null));
     assert!(!all.to_string().contains("secret of"));
 }
 

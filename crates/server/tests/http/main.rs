@@ -1,6 +1,6 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`ends`], [`limits`], [`overload`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`], [`tls`] and
-//! [`issuers`].
+//! [`sockets`], [`ends`], [`limits`], [`overload`], [`quotas`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`],
+//! [`tls`] and [`issuers`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -17,6 +17,7 @@ mod issuers;
 mod limits;
 mod live;
 mod overload;
+mod quotas;
 mod reads;
 mod register;
 mod rights;

@@ -242,7 +242,8 @@ async fn a_cookie_reads_for_pages_of_the_site_and_of_named_origins_and_does_noth
     let site = ("sec-fetch-site", "same-site");
     let own = ("sec-fetch-site", "same-origin");
     let cross = ("sec-fetch-site", "cross-site");
-    let table: [(Vec<(&str, &str)>, &str, u16, u16); 14] = [
+    type Headers<'h> = Vec<(&'h str, &'h str)>;
+    let table: [(Headers<'_>, &str, u16, u16); 14] = [
         // The headers; the code of what is private where it is refused, and the statuses of what is private and public.
         (vec![("cookie", &all), own], "", 200, 200),
         (vec![("cookie", &all), site], "", 200, 200),

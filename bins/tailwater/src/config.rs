@@ -349,6 +349,10 @@ fn trust(settings: &ServeSettings) -> Result<Option<Trust>, ConfigError> {
             "projects",
             &"is not given, nor an --admin-token-file to make projects with, and with auth required nobody could do anything",
         )),
+        (Some(AuthMode::Required), None, Some(_)) if settings.admin_listen.is_none() => Err(refused(
+            "admin-listen",
+            &"is not given, and beyond loopback there is no other place where projects could be made; or name --projects",
+        )),
         (Some(AuthMode::Required), _, _) => {
             let skew = settings.token_skew.map_or(TOKEN_SKEW, |span| span.0);
             if skew > MAX_TOKEN_SKEW {
@@ -634,6 +638,7 @@ mod tests {
             ("tls-cert = 'c'", "tls-key"),
             ("tls-key = 'k'", "tls-cert"),
             ("auth = 'required'", "projects"),
+            ("auth = 'required'\nadmin-token-file = 'f'\nlisten = ['0.0.0.0:1']", "admin-listen"),
             ("auth = 'open'\nprojects = 'p'", "projects"),
             ("projects = 'p'\ntoken-skew = '11m'", "token-skew"),
             ("token-skew = '1s'", "token-skew"),

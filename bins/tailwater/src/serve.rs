@@ -37,6 +37,9 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// The same where somebody does not want to wait.
 const HURRIED_SETTLE: Duration = Duration::from_millis(500);
 
+/// How long the first reading of the register may take before it is said where the gateway listens.
+const REGISTER_READ: Duration = Duration::from_secs(2);
+
 /// How long answers may still go out once the store has ended by itself. Whatever waits for it waits in vain.
 const AFTER_LOSS: Duration = Duration::from_secs(1);
 
@@ -103,11 +106,15 @@ pub(crate) async fn gateway(mut config: Serve, descriptors: Descriptors) -> anyh
     }
     let metrics = Metrics::register(&registry)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let auth = config.server.auth.clone();
     let app = App::new(Parts { gateway, config: config.server, registry, metrics, ambient: Ambient::default() });
-    announce(&listeners, operations.as_ref(), scheme, &invitation)?;
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    let operations_at = operations.as_ref().map(TcpListener::local_addr).transpose()?;
     let server = Server::start(&app, Listeners { public: listeners, operations })
         .context("the delivery shards cannot be started")?;
     drop(app);
+    judging(auth).await;
+    announce(&addresses, operations_at, scheme, &invitation)?;
 
     let lost = tokio::select! {
         () = stop.asked() => None,
@@ -214,27 +221,39 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Waits until tokens can be judged, so that whoever is told of the gateway is not told to come again. A store that is away
+/// is no reason to say nothing.
+async fn judging(auth: Auth) {
+    match auth {
+        Auth::Required(guard) if !guard.is_read_within(REGISTER_READ).await => {
+            tracing::warn!("the register was not read yet, and until it is nobody is judged");
+        }
+        Auth::Required(_) | Auth::Open => {}
+    }
+}
+
 /// Tells where it listens, one line each that scripts can read, and how to try it.
 fn announce(
-    listeners: &[TcpListener],
-    operations: Option<&TcpListener>,
+    listeners: &[SocketAddr],
+    operations: Option<SocketAddr>,
     scheme: &str,
     invitation: &Invitation,
 ) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for listener in listeners {
-        writeln!(out, "listening on {scheme}://{}", listener.local_addr()?)?;
+        writeln!(out, "listening on {scheme}://{listener}")?;
     }
     if let Some(listener) = operations {
-        writeln!(out, "operations on {scheme}://{}", listener.local_addr()?)?;
+        writeln!(out, "operations on {scheme}://{listener}")?;
     }
     if let Some(first) = listeners.first() {
-        let origin = format!("{scheme}://{}", first.local_addr()?);
+        let origin = format!("{scheme}://{first}");
         writeln!(out, "\ntry it:")?;
         if let Invitation::Operator(file) = invitation {
             let new = "tailwater project new hello | tee hello.toml";
+            let admin = format!("{scheme}://{}/v1/admin/projects", operations.unwrap_or(*first));
             let operator = format!("-H \"Authorization: Bearer $(cat '{}')\"", file.display());
-            writeln!(out, "  {new} | curl {origin}/v1/admin/projects {operator} --data-binary @-")?;
+            writeln!(out, "  {new} | curl {admin} {operator} --data-binary @-")?;
         }
         let root = format!("{origin}/v1/stream/");
         let project = match invitation {

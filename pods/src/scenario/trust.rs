@@ -102,8 +102,10 @@ impl Trial {
     /// A project comes, its key is rotated, tokens are revoked in all ways, and it goes.
     async fn round(&mut self, round: usize) -> anyhow::Result<()> {
         let secret = format!("the secret of round {round}, which is long enough");
+        // Of its own, so that nothing of the rounds before is revoked in it.
+        self.project = format!("acme-{round}");
         let project = format!(
-            "[[project]]\nid = 'acme'\n[[project.key]]\nid = 'old'\nalgorithm = 'HS256'\nsecret = '{secret}'\n"
+            "[[project]]\nid = 'acme-{round}'\n[[project.key]]\nid = 'old'\nalgorithm = 'HS256'\nsecret = '{secret}'\n"
         );
         let began = Instant::now();
         self.administer(Method::PUT, "", project).await?;

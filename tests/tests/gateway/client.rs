@@ -33,6 +33,7 @@ const KNOWN: &[&str] = &[
     "cache-control",
     "connection",
     "content-length",
+    "content-security-policy",
     "content-type",
     "cross-origin-resource-policy",
     "date",
@@ -42,6 +43,7 @@ const KNOWN: &[&str] = &[
     "producer-expected-seq",
     "producer-received-seq",
     "producer-seq",
+    "referrer-policy",
     "retry-after",
     "stream-closed",
     "stream-cursor",
@@ -364,6 +366,8 @@ fn check(asked: &str, status: u16, fields: &HeaderMap) {
         assert_eq!(fields.get_all(name).iter().count(), 1, "{asked}: {name} more than once");
     }
     assert_eq!(value("x-content-type-options"), Some("nosniff"), "{asked}");
+    assert_eq!(value("content-security-policy"), Some("sandbox"), "{asked}");
+    assert_eq!(value("referrer-policy"), Some("no-referrer"), "{asked}");
     assert_eq!(value("cross-origin-resource-policy"), Some("cross-origin"), "{asked}");
     assert_eq!(value("access-control-allow-origin"), Some("*"), "{asked}");
     let exposed = value("access-control-expose-headers").unwrap_or_default();

@@ -46,6 +46,7 @@ fn who_has_a_token_gets_in_and_new_projects_are_taken_without_a_restart() {
     let args = ["serve", "--memory", "--listen", "127.0.0.1:0", "--projects", "projects.toml", "--log", "trace"];
     let program = Program::start(command(directory, args));
     let streams = program.streams();
+    eventually("it is known what was revoked", || streams.send("GET", "chat/s", &[], "").status != 503);
     assert_eq!(streams.send("PUT", "chat/s", &[TEXT], "a").expect(401).code(), "token_needed");
     assert_eq!(streams.send("PUT", "s", &[TEXT], "a").expect(401).code(), "token_needed");
     let writer = minted(directory, &["--scope", "read", "--scope", "write", "--stream", "s"]);

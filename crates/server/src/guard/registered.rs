@@ -84,6 +84,12 @@ impl Guard {
         self.register().is_some() && self.0.registered.reached.borrow().is_none()
     }
 
+    /// Waits until the register was read, where there is one; false where that takes longer.
+    pub async fn is_read_within(&self, limit: Duration) -> bool {
+        let mut reached = self.0.registered.reached.subscribe();
+        self.register().is_none() || matches!(timeout(limit, reached.wait_for(Option::is_some)).await, Ok(Ok(_)))
+    }
+
     /// Whether what was granted counts no more: what was granted for a token, or for a ticket that was got with it.
     pub(crate) fn revokes(&self, grant: &Grant, ticket: Option<TicketId>) -> bool {
         let Some(log) = self.register() else { return false };

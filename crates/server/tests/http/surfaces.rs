@@ -28,13 +28,15 @@ type Row = (&'static str, [u16; 3], [u16; 3], [u16; 3]);
 
 /// Each path, and what `GET` of it comes to: where everything is together, for clients, and for operations. In the first
 /// triple nobody is asked for a token; in the second, somebody asks without one; in the third, the operator does.
-const TABLE: [Row; 13] = [
+const TABLE: [Row; 15] = [
     ("/v1/stream/", [400, 400, 404], [400, 400, 404], [400, 400, 404]),
     ("/v1/stream/{*path}", [404, 404, 404], [401, 401, 404], [401, 401, 404]),
+    ("/v1/ticket", [404; 3], [405, 405, 404], [405, 405, 404]),
     ("/v1/admin/projects", [404, 404, 404], [401, 404, 401], [200, 404, 200]),
     ("/v1/admin/projects/{project}", [404, 404, 404], [401, 404, 401], [200, 404, 200]),
     ("/v1/admin/projects/{project}/keys", [404, 404, 404], [401, 404, 401], [200, 404, 200]),
     ("/v1/admin/projects/{project}/keys/{key}", [404, 404, 404], [405, 404, 405], [405, 404, 405]),
+    ("/v1/admin/projects/{project}/revocations", [404, 404, 404], [405, 404, 405], [405, 404, 405]),
     ("/v1/admin/projects/{project}/tokens", [404, 404, 404], [405, 404, 405], [405, 404, 405]),
     ("/v1/admin/projects/{project}/tokens/inspect", [404, 404, 404], [405, 404, 405], [405, 404, 405]),
     ("/health", [200; 3], [200; 3], [200; 3]),

@@ -7,10 +7,11 @@ use tailwater_protocol::{ProjectId, Visibility};
 use crate::{
     cookie::CookieName,
     jwks::{JwksUrl, Source, Wanted},
-    key::{Key, KeyId},
+    key::{Key, KeyId, KeyPrint},
     keys::Keys,
     origin::Origins,
     quota::Quotas,
+    ticket::TicketId,
     token::{Grant, Moment, Token, TokenError},
 };
 
@@ -170,6 +171,27 @@ impl Project {
         let mut meant = keys.into_iter().filter(|key| key.is_meant_by(token.algorithm(), token.key_id()));
         let key = meant.find(|key| key.verifies(token.signed(), token.signature())).ok_or(TokenError::Unverified)?;
         token.claims()?.grant(self, key.print())
+    }
+
+    /// Whether what a token of this project has let its bearer do, or the ticket that was got with it, counts with the
+    /// project as it is here, as of [`Projects::check`](crate::Projects::check).
+    ///
+    /// # Errors
+    /// [`TokenError`], where it does not.
+    pub fn still_grants(
+        &self,
+        grant: &Grant,
+        ticket: Option<TicketId>,
+        moment: Moment,
+        is_issuers: impl FnOnce(KeyPrint) -> bool,
+    ) -> Result<(), TokenError> {
+        if !self.keys.iter().any(|key| key.print() == grant.key) && !is_issuers(grant.key) {
+            return Err(TokenError::Unverified);
+        }
+        if ticket.is_some_and(|id| self.revoked.contains(&id.to_string())) {
+            return Err(TokenError::Revoked);
+        }
+        self.check(grant, moment)
     }
 
     /// What may change from one moment to the next.

@@ -133,13 +133,7 @@ impl Projects {
         is_issuers: impl FnOnce(KeyPrint) -> bool,
     ) -> Result<(), TokenError> {
         let project = self.get(&grant.project).ok_or(TokenError::Unverified)?;
-        if !project.keys.iter().any(|key| key.print() == grant.key) && !is_issuers(grant.key) {
-            return Err(TokenError::Unverified);
-        }
-        if ticket.is_some_and(|id| project.revoked.contains(&id.to_string())) {
-            return Err(TokenError::Revoked);
-        }
-        project.check(grant, moment)
+        project.still_grants(grant, ticket, moment, is_issuers)
     }
 
     /// The same for a token that no key of the project's own [verifies](Self::verify), with this key of its issuer's, as it

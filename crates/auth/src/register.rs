@@ -148,6 +148,10 @@ pub enum SetAside {
     /// It names a basin, which might be another's, and where no program that runs already would look for its streams.
     #[error("it names a basin, which only a project of a file may")]
     Basin,
+    /// A file had a project of this id, with a basin, when the program started. One that starts later would look for the
+    /// streams elsewhere.
+    #[error("a file gave a project of this id a basin when this program started: restart it, or take another id")]
+    Settled,
     /// It cannot be read, which a newer program's may be.
     #[error("its document cannot be read: {0}")]
     Malformed(DocumentError),
@@ -273,15 +277,30 @@ impl Register {
         self.state.projects.iter()
     }
 
-    /// The projects in force together with those of files. One that cannot be is set aside, and hinders no other.
+    /// A project that it holds, if that can be read.
+    #[must_use]
+    pub fn project(&self, id: &ProjectId) -> Option<Project> {
+        read(id, self.state.projects.get(id)?).ok()
+    }
+
+    /// The projects in force together with those of files. One that cannot be is set aside, and hinders no other. So is one
+    /// of which `is_settled` says that this program has put the streams of its id into a basin.
     ///
     /// # Errors
     /// [`ProjectsError`], where those of files cannot be in force together.
-    pub fn in_force(&self, files: Vec<Project>) -> Result<InForce, ProjectsError> {
+    pub fn in_force(
+        &self,
+        files: Vec<Project>,
+        is_settled: impl Fn(&ProjectId) -> bool,
+    ) -> Result<InForce, ProjectsError> {
         let of_files: Vec<ProjectId> = files.iter().map(|project| project.id.clone()).collect();
         let (mut projects, mut set_aside) = (files, Vec::new());
         for (id, document) in &self.state.projects {
-            let read = if of_files.contains(id) { Err(SetAside::File) } else { read(id, document) };
+            let read = match id {
+                id if of_files.contains(id) => Err(SetAside::File),
+                id if is_settled(id) => Err(SetAside::Settled),
+                id => read(id, document),
+            };
             match read {
                 Ok(Project { basin: Some(_), .. }) => set_aside.push((id.clone(), SetAside::Basin)),
                 Ok(project) => projects.push(project),

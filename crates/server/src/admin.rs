@@ -20,7 +20,7 @@
 
 mod change;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -36,6 +36,7 @@ use tailwater_auth::{
     json::{given, object},
     mint,
     quota::{Allowance, Policy},
+    register::Register,
     token::Token,
 };
 use tailwater_protocol::ProjectId;
@@ -53,6 +54,8 @@ use crate::{
 pub(crate) const ROOT: &str = "/v1/admin/";
 /// The most bytes of a body: a token in JSON, or what a new one is to say.
 const MAX_BODY: usize = 4 * MAX_TOKEN;
+/// How long a body may take in all. It is short, and there are few connections for operations.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a token lasts that nobody said how long it should, in seconds.
 const LASTS: u64 = 3600;
 
@@ -188,10 +191,10 @@ impl Asked<'_> {
             Subject::Project => Ok(said(StatusCode::OK, &shown(project()?))),
             Subject::Keys => Ok(said(StatusCode::OK, &keys_of(project()?))),
             Subject::Inspection => {
-                let (project, now_ms) = (project()?, self.app.ambient.now());
+                let project = project()?;
                 let body = self.body(MAX_BODY, request).await?;
                 let token = str::from_utf8(&body).map(str::trim).unwrap_or_default();
-                let moment = self.guard.moment(now_ms);
+                let moment = self.guard.moment(self.app.ambient.now());
                 Ok(inspected(token, self.guard.grant(projects, &project.id, token, moment).await)?)
             }
             Subject::Key | Subject::Tokens | Subject::Revocations => {
@@ -227,31 +230,55 @@ impl Asked<'_> {
         }
         // What other gateways were asked for before is what this is judged on, and who asks.
         self.guard.catch_up().await;
-        if let Administrator::OfProject(grant) = &self.administrator {
-            self.guard.counts(grant, None, self.app.ambient.now()).map_err(Refusal::Token)?;
-        }
+        self.still()?;
         let projects = self.guard.projects();
         match (subject, id.as_ref().and_then(|id| projects.get(id))) {
-            (Subject::Tokens, Some(project)) => self.mints(project, request, attempt).await,
+            (Subject::Tokens, Some(project)) => self.mints(&project.id, request, attempt).await,
             (Subject::Tokens, None) => Err(Problem::project_not_found()),
             (_, project) => self.changes(deed, id.clone(), project, request, attempt).await,
         }
     }
 
-    async fn mints(&self, project: &Project, request: Request, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
-        let now = self.app.ambient.now() / 1000;
+    /// Whether who asks may still ask. To be asked again behind whatever takes a while.
+    fn still(&self) -> Result<(), Problem> {
+        match &self.administrator {
+            Administrator::Operator => Ok(()),
+            Administrator::OfProject(grant) => {
+                Ok(self.guard.counts(grant, None, self.app.ambient.now()).map_err(Refusal::Token)?)
+            }
+        }
+    }
+
+    /// The same by a register that is to be changed, which may say more than is in force here.
+    fn still_in(&self, register: &Register) -> Result<(), Problem> {
+        match &self.administrator {
+            Administrator::Operator => Ok(()),
+            Administrator::OfProject(grant) => {
+                Ok(self.guard.counts_in(register, grant, self.app.ambient.now()).map_err(Refusal::Token)?)
+            }
+        }
+    }
+
+    async fn mints(&self, id: &ProjectId, request: Request, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
         let body = self.body(MAX_BODY, request).await?;
-        let made = minted(self, project, &body, now)?;
+        // As they are behind the body: one that has lost its first key meanwhile signs with another.
+        let projects = self.guard.projects();
+        let project = projects.get(id).ok_or_else(Problem::project_not_found)?;
+        let made = minted(self, project, &body, self.app.ambient.now() / 1000)?;
         let what = json!({ "id": made.id, "scope": made.scopes.to_string(), "expiresAt": made.expires_at });
         attempt.intend(what).await?;
+        self.still()?;
         tracing::info!(project = %project.id, id = ?made.id, scopes = %made.scopes, made.expires_at, "made a token");
         let told = json!({ "token": made.token, "id": made.id, "expiresAt": made.expires_at });
         Ok(said(StatusCode::CREATED, &told))
     }
 
+    /// A body, from somebody who may still ask when it has come.
     async fn body(&self, most: usize, request: Request) -> Result<Bytes, Problem> {
         let (parts, body) = request.into_parts();
-        Ok(self.app.bodies.receive_within(most, &parts.headers, body).await?.bytes)
+        let received = self.app.bodies.receive_by(BODY_WITHIN, most, &parts.headers, body).await?;
+        self.still()?;
+        Ok(received.bytes)
     }
 }
 

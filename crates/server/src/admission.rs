@@ -25,7 +25,10 @@ use tokio::{
 
 use crate::{
     client_address::{Client, TrustedProxies},
-    config::{Config, MAX_OPERATIONS_CONNECTIONS, MAX_OPERATIONS_REQUESTS, MAX_REFUSALS},
+    config::{
+        Config, MAX_OPERATIONS_CONNECTIONS, MAX_OPERATIONS_CONNECTIONS_PER_ADDRESS, MAX_OPERATIONS_REQUESTS,
+        MAX_REFUSALS,
+    },
 };
 
 /// In how many parts of a second the ends of connections are counted, so that they fit four bytes for eight years.
@@ -136,6 +139,7 @@ impl Admission {
     pub(crate) fn of_operations(config: &Config, open: &IntGauge) -> Self {
         let config = Config {
             max_connections: MAX_OPERATIONS_CONNECTIONS,
+            max_connections_per_address: NonZeroUsize::new(MAX_OPERATIONS_CONNECTIONS_PER_ADDRESS),
             max_requests: MAX_OPERATIONS_REQUESTS,
             max_connection_age: config.max_connection_age,
             ..Config::default()

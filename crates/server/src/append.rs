@@ -25,6 +25,7 @@ pub(crate) async fn post(app: &App, permit: Permit, request: Request) -> Result<
     let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await;
     permit.received(&body);
     let body = body?;
+    permit.still(app)?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let (content_type, messages) = content(fields, &body.bytes, close)?;
     let with_data = !messages.is_empty();

@@ -83,6 +83,17 @@ impl Limits {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Received, BodyError> {
+        self.receive_by(WHOLE_BODY_TIMEOUT, most, headers, body).await
+    }
+
+    /// The same, where it may take no longer than this in all.
+    pub(crate) async fn receive_by(
+        &self,
+        whole: Duration,
+        most: usize,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Received, BodyError> {
         let max = self.max.min(most);
         if is_encoded(headers) {
             return Err(BodyError::Encoded);
@@ -91,7 +102,7 @@ impl Limits {
             self.decline(headers, body).await;
             return Err(BodyError::TooLarge { max });
         }
-        let received = timeout(WHOLE_BODY_TIMEOUT, self.collect(body, max)).await.unwrap_or(Err(BodyError::TimedOut));
+        let received = timeout(whole, self.collect(body, max)).await.unwrap_or(Err(BodyError::TimedOut));
         if let Err(BodyError::TimedOut) = received {
             self.metrics.cut(Cut::BodyTimeout);
         }

@@ -82,6 +82,8 @@ pub struct Config {
 /// The most connections at once to the listener for operations. They are apart from all others, so that a gateway can be
 /// looked at that has as many as it may.
 pub(crate) const MAX_OPERATIONS_CONNECTIONS: usize = 32;
+/// The most of them from one address, so that none keeps all others out.
+pub(crate) const MAX_OPERATIONS_CONNECTIONS_PER_ADDRESS: usize = 8;
 /// The most requests that are served at once there, beside probes and metrics.
 pub(crate) const MAX_OPERATIONS_REQUESTS: usize = 64;
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.

@@ -36,6 +36,7 @@ pub(crate) async fn put(app: &App, permit: Permit, request: Request) -> Result<R
     let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await;
     permit.received(&body);
     let body = body?;
+    permit.still(app)?;
     app.metrics.received.inc_by(body.bytes.len() as u64);
     let messages = match body.bytes.is_empty() {
         true => Vec::new(),

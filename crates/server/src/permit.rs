@@ -103,6 +103,12 @@ impl Permit {
         }
     }
 
+    /// Whether what it came in with still counts: behind a body, which may have taken minutes.
+    pub(crate) fn still(&self, app: &App) -> Result<(), Problem> {
+        let Some(Terms { guard, grant: Some(grant), ticket, .. }) = &self.terms else { return Ok(()) };
+        Ok(guard.counts(grant, *ticket, app.ambient.now()).map_err(Refusal::Token)?)
+    }
+
     /// Looks whether the stream may be seen by who has no right of his own, before anything is begun for him that costs more
     /// than a look, or that is a use of the stream. What is answered then is judged on its own state again. That it may be
     /// asked is known from here on, and so is whose quotas it is for.

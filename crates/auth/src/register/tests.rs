@@ -147,12 +147,12 @@ fn if_every_project_lists_tokens_the_next_revocation_counts_for_all_others() {
 #[test]
 fn a_project_comes_changes_and_goes() {
     let mut register = folded([(NOW, &put("chat", "")), (NOW, &put("chat", "origins = ['https://a.example']"))]);
-    let in_force = register.in_force(Vec::new()).unwrap();
+    let in_force = register.in_force(Vec::new(), |_| false).unwrap();
     let project = in_force.projects.get(&id("chat")).unwrap();
     assert_eq!(project.origins.share(Some(b"https://a.example")), crate::Sharing::This("https://a.example"));
     assert_eq!((in_force.set_aside.len(), register.documents().count()), (0, 1));
     register.apply(2, NOW, &remove("chat").encode()).unwrap();
-    assert_eq!(register.in_force(Vec::new()).unwrap().projects.iter().count(), 0);
+    assert_eq!(register.in_force(Vec::new(), |_| false).unwrap().projects.iter().count(), 0);
     register.apply(3, NOW, &put("chat", "").encode()).unwrap();
     assert!(revoked(&register, "chat", "x", NOW), "a token of the one that was removed");
     assert!(!revoked(&register, "chat", "x", NOW + 1));
@@ -166,6 +166,7 @@ fn files_are_above_the_register_and_no_project_hinders_another() {
     let records = [
         put("filed", ""),
         put("own", ""),
+        put("settled", ""),
         put("placed", "basin = 'own-basin'"),
         put("thief", "basin = 'file-basin'"),
         Record::PutProject { project: id("broken"), document: SecretText(Zeroizing::new("a = 1".to_owned())) },
@@ -173,7 +174,9 @@ fn files_are_above_the_register_and_no_project_hinders_another() {
     ];
     let register = folded(records.iter().map(|record| (NOW, record)));
     let filed = projects_of(File { name: "f", bytes: document("filed", "basin = 'file-basin'").as_bytes() }).unwrap();
-    let InForce { projects, set_aside } = register.in_force(filed).unwrap();
+    // Whatever a file has settled counts for others than files.
+    let is_settled = |project: &ProjectId| [id("filed"), id("settled")].contains(project);
+    let InForce { projects, set_aside } = register.in_force(filed, is_settled).unwrap();
     let mut ids: Vec<_> = projects.iter().map(|project| project.id.as_str()).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["filed", "own"]);
@@ -186,6 +189,7 @@ fn files_are_above_the_register_and_no_project_hinders_another() {
             ("filed", SetAside::File),
             ("liar", SetAside::Other),
             ("placed", SetAside::Basin),
+            ("settled", SetAside::Settled),
             ("thief", SetAside::Basin)
         ]
     ));

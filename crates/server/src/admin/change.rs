@@ -12,7 +12,7 @@ use tailwater_auth::{
     document::projects_of,
     json::{given, object},
     key::SecretText,
-    register::{MAX_DOCUMENT, PutError, Record, Register},
+    register::{CLOCKS_AHEAD, MAX_DOCUMENT, PutError, Record, Register},
     rekey,
     rekey::NewKey,
 };
@@ -88,6 +88,7 @@ impl Asked<'_> {
         if self.guard.is_of_files(&id) {
             return Err(Problem::project_exists());
         }
+        self.can_be(&id)?;
         let is_new = |register: &Register| match document_of(register, &id) {
             Some(_) => Err(Problem::project_exists()),
             None => Ok(record.clone()),
@@ -110,15 +111,14 @@ impl Asked<'_> {
         if named != id {
             return Err(Problem::invalid_project(&"the project's `id` is not that of the path"));
         }
+        self.can_be(&id)?;
         self.append(log, |_| Ok(record.clone()), Value::Null, attempt).await?;
         Ok(said(StatusCode::OK, &json!({ "id": id.as_str() })))
     }
 
     async fn removes(&self, log: &RegisterLog, id: ProjectId, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
-        let is_there = |register: &Register| match document_of(register, &id) {
-            Some(_) => Ok(Record::RemoveProject { project: id.clone() }),
-            None => Err(self.missing(&id)),
-        };
+        let is_there =
+            |register: &Register| self.own(register, &id).map(|_| Record::RemoveProject { project: id.clone() });
         self.append(log, is_there, Value::Null, attempt).await?;
         Ok(said(StatusCode::OK, &json!({ "removed": id.as_str() })))
     }
@@ -132,7 +132,7 @@ impl Asked<'_> {
         attempt: &mut Attempt<'_>,
     ) -> Result<Response, Problem> {
         // Before any body is taken in: who may change files does not ask here.
-        log.with(|view| document_of(view.register(), &id).map(drop)).ok_or_else(|| self.missing(&id))?;
+        self.own(log.view().register(), &id)?;
         let named = request.uri().path().strip_prefix(ROOT).and_then(|rest| rest.split('/').nth(3));
         let named = named.and_then(|name| KeyId::parse(name).ok()).ok_or_else(Problem::key_not_found);
         let (change, status, mut told) = if deed == Deed::AddKey {
@@ -145,7 +145,7 @@ impl Asked<'_> {
         let (Rekeyed::Added { id: key, .. } | Rekeyed::Promoted(key) | Rekeyed::Removed(key)) = &change;
         told["id"] = key.as_str().into();
         let rekeyed = |register: &Register| {
-            let document = document_of(register, &id).ok_or_else(|| self.missing(&id))?;
+            let document = self.own(register, &id)?;
             Ok(Record::put(rekey(document.reveal(), &id, &change)?)?)
         };
         self.append(log, rekeyed, json!({ "key": key.as_str() }), attempt).await?;
@@ -210,6 +210,16 @@ impl Asked<'_> {
         let wanted: WantedRevocation = read(body).map_err(|place| faulty(&place))?;
         let project_id = project.id.clone();
         let WantedRevocation { id, expires_at, before, token } = wanted;
+        let now = self.app.ambient.now() / 1000;
+        // Both would be answered as done, and do something else.
+        if expires_at.is_some_and(|at| at.saturating_add(self.guard.skew()) <= now) {
+            let past = "what expires at `expiresAt` has expired; it is a time, in seconds since the Unix epoch";
+            return Err(Problem::invalid_revocation(&past));
+        }
+        if before.is_some_and(|before| before > now.saturating_add(CLOCKS_AHEAD)) {
+            let ahead = "`before` is in the future; it is a time, in seconds since the Unix epoch";
+            return Err(Problem::invalid_revocation(&ahead));
+        }
         match (id, expires_at, before, token) {
             (Some(id), expires_at, None, None) => Ok(Record::RevokeToken { project: project_id, id, expires_at }),
             (None, None, Some(before), None) => Ok(Record::RevokeOlder { project: project_id, before }),
@@ -238,6 +248,8 @@ impl Asked<'_> {
         what: Value,
         attempt: &mut Attempt<'_>,
     ) -> Result<(), Problem> {
+        // Whoever was revoked by a record that this one lost a race to changes nothing any more.
+        let make = |register: &Register| self.still_in(register).and_then(|()| make(register));
         // What is refused as things stand is not intended.
         let first = make(log.view().register())?;
         log.with(|view| view.register().check(&first))?;
@@ -261,9 +273,20 @@ impl Asked<'_> {
         }
     }
 
-    /// There is no such project to be changed here.
-    fn missing(&self, id: &ProjectId) -> Problem {
-        if self.guard.is_of_files(id) { Problem::projects_from_files() } else { Problem::project_not_found() }
+    /// The text of a project that is changed here. One that a file hides is not: what is revoked with it goes by its id, so
+    /// that would be done to the file's, by whom the file trusts.
+    fn own<'r>(&self, register: &'r Register, id: &ProjectId) -> Result<&'r SecretText, Problem> {
+        if self.guard.is_of_files(id) {
+            return Err(Problem::projects_from_files());
+        }
+        document_of(register, id).ok_or_else(Problem::project_not_found)
+    }
+
+    /// Whether a project of this id can be in force here.
+    fn can_be(&self, id: &ProjectId) -> Result<(), Problem> {
+        let settled =
+            "a file gave a project of this `id` a basin when this gateway started: restart it, or take another";
+        if self.guard.has_settled(id) { Err(Problem::invalid_project(&settled)) } else { Ok(()) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the register says beside the files: further projects, and what was revoked.
 //!
 //! A file is above the register: whoever writes files is above whoever is asked by HTTP. Where a project's streams are is
-//! settled when the program starts, so a project of the register has no basin of its own.
+//! settled when the program starts, so a project of the register has no basin of its own, nor the id of one that had a basin
+//! then: this program would look for its streams there, and one that starts later would not.
 //!
 //! Until the register was read, nobody knows which projects there are and which tokens were revoked, so nothing is judged.
 //! After that, what is known counts, whatever becomes of the store.
@@ -13,7 +14,7 @@ use std::{
 };
 
 use tailwater_auth::{
-    Grant, Project, Projects, TicketId,
+    Grant, Project, Projects, TicketId, TokenError,
     key::SecretText,
     register::{InForce, Register},
 };
@@ -100,6 +101,27 @@ impl Guard {
         log.with(|view| is_revoked(view.register()))
     }
 
+    /// Whether what was granted for a token counts by this register, too, which may say more than is in force here.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn counts_in(&self, register: &Register, grant: &Grant, now_ms: u64) -> Result<(), TokenError> {
+        if register.revokes(grant) {
+            return Err(TokenError::Revoked);
+        }
+        if !self.is_of_files(&grant.project) {
+            let project = register.project(&grant.project).ok_or(TokenError::Unverified)?;
+            let is_issuers = |key| self.issuers().have(&project, key);
+            project.still_grants(grant, None, self.moment(now_ms), is_issuers)?;
+        }
+        self.counts(grant, None, now_ms)
+    }
+
+    /// Whether the streams of this id have been put into a basin that a file has named, for as long as the process lives.
+    pub(crate) fn has_settled(&self, project: &ProjectId) -> bool {
+        self.0.basins.contains_key(project)
+    }
+
     /// Whether a file has this project.
     pub(crate) fn is_of_files(&self, project: &ProjectId) -> bool {
         self.0.parts().files.get(project).is_some()
@@ -184,7 +206,7 @@ impl Trusted {
             return self.replace(Arc::clone(&parts.files));
         }
         let files: Vec<Project> = parts.files.iter().cloned().collect();
-        match register.in_force(files) {
+        match register.in_force(files, |id| self.basins.contains_key(id)) {
             Ok(InForce { projects, set_aside }) => {
                 let said = set_aside.into_iter().map(|(id, reason)| (id, reason.to_string())).collect();
                 for (project, reason) in HashSet::difference(&said, &parts.said) {

@@ -16,6 +16,7 @@ mod issuer;
 mod issuers;
 mod limits;
 mod live;
+mod meanwhile;
 mod overload;
 mod quotas;
 mod reads;

@@ -19,10 +19,10 @@ use zeroize::Zeroizing;
 
 use crate::fixture::{Answer, Fixture, NOW_MS};
 
-const NOW: u64 = NOW_MS / 1000;
-const CREDENTIAL: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const NOW: u64 = NOW_MS / 1000;
+pub(crate) const CREDENTIAL: &str = "0123456789abcdef0123456789abcdef";
 
-fn document(id: &str, secret: &str) -> String {
+pub(crate) fn document(id: &str, secret: &str) -> String {
     format!(
         "[[project]]\nid = '{id}'\n[[project.key]]\nid = '1'\nalgorithm = 'HS256'\nsecret = 'the secret {secret}, and it \
          is long enough'\n"
@@ -34,7 +34,7 @@ fn project(document: &str) -> Project {
 }
 
 /// A token of a project that is as it says there.
-fn token_of(document: &str, scopes: &str, id: Option<&str>, issued_at: u64) -> String {
+pub(crate) fn token_of(document: &str, scopes: &str, id: Option<&str>, issued_at: u64) -> String {
     let project = project(document);
     let new = NewToken {
         project: project.id.clone(),
@@ -51,12 +51,12 @@ fn token_of(document: &str, scopes: &str, id: Option<&str>, issued_at: u64) -> S
 }
 
 /// Of `filed`, which is a project of a file everywhere here.
-fn filed(scopes: &str, id: &str) -> String {
+pub(crate) fn filed(scopes: &str, id: &str) -> String {
     token_of(&document("filed", "of filed"), scopes, Some(id), NOW)
 }
 
 /// A gateway with a register, and `filed` for a project of a file.
-fn gateway(upstream: &ScriptedUpstream, config: Config) -> Fixture {
+pub(crate) fn gateway(upstream: &ScriptedUpstream, config: Config) -> Fixture {
     let bytes = document("filed", "of filed");
     let projects = Projects::parse([File { name: "projects.toml", bytes: bytes.as_bytes() }]).unwrap();
     let guard = Guard::fixed(projects, Duration::ZERO);
@@ -67,11 +67,11 @@ fn gateway(upstream: &ScriptedUpstream, config: Config) -> Fixture {
 }
 
 /// A store whose clock shows what the gateways' clocks do.
-fn store() -> ScriptedUpstream {
+pub(crate) fn store() -> ScriptedUpstream {
     ScriptedUpstream::new(Settings { start_ms: NOW_MS, ..Settings::default() })
 }
 
-async fn fresh() -> Fixture {
+pub(crate) async fn fresh() -> Fixture {
     gateway(&store(), Config::default()).read().await
 }
 
@@ -84,21 +84,27 @@ async fn audited() -> Fixture {
     gateway(&store(), config).read().await
 }
 
-async fn send(fixture: &Fixture, method: &str, path: &str, token: &str, body: impl ToString) -> Answer {
+pub(crate) async fn send(fixture: &Fixture, method: &str, path: &str, token: &str, body: impl ToString) -> Answer {
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "text/plain")];
     fixture.send(method, path, &headers, body.to_string()).await
 }
 
-async fn administer(fixture: &Fixture, method: &str, path: &str, token: &str, body: impl ToString) -> Answer {
+pub(crate) async fn administer(
+    fixture: &Fixture,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: impl ToString,
+) -> Answer {
     send(fixture, method, &format!("/v1/admin/{path}"), token, body).await
 }
 
-async fn revoke(fixture: &Fixture, token: &str, what: Value) -> Answer {
+pub(crate) async fn revoke(fixture: &Fixture, token: &str, what: Value) -> Answer {
     administer(fixture, "POST", "projects/filed/revocations", token, what).await
 }
 
-async fn reads(fixture: &Fixture, path: &str, token: &str) -> u16 {
+pub(crate) async fn reads(fixture: &Fixture, path: &str, token: &str) -> u16 {
     send(fixture, "GET", &format!("/v1/stream/{path}"), token, "").await.status
 }
 
@@ -253,6 +259,8 @@ async fn what_was_revoked_counts_no_more_for_anything() {
     let (older, newer) = (filed("read", "three"), token_of(&document("filed", "of filed"), "read", None, NOW + 1));
     assert_eq!(revoke(&fixture, CREDENTIAL, json!({ "before": NOW + 1 })).await.status, 200);
     assert_eq!((reads(&fixture, "filed/s", &older).await, reads(&fixture, "filed/s", &newer).await), (401, 200));
+    assert_eq!(revoke(&fixture, CREDENTIAL, json!({ "before": NOW + 300 })).await.status, 200);
+    assert_eq!(reads(&fixture, "filed/s", &newer).await, 401, "whose clock may be ahead");
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,11 +359,14 @@ async fn what_is_of_files_is_not_changed_here_and_hides_what_has_its_name() {
         administer(&fixture, "PUT", "projects/filed", CREDENTIAL, &document).await.code(),
         "projects_from_files"
     );
-    assert_eq!(administer(&fixture, "DELETE", "projects/filed", CREDENTIAL, "").await.status, 200, "the hidden one");
     for (method, path) in [("DELETE", ""), ("POST", "/keys"), ("PUT", "/keys/1"), ("DELETE", "/keys/1")] {
         let answer = administer(&fixture, method, &format!("projects/filed{path}"), CREDENTIAL, "{\"id\":\"k\"}").await;
-        assert_eq!(answer.code(), "projects_from_files", "{method} {path}");
+        assert_eq!((answer.status, answer.code().as_str()), (409, "projects_from_files"), "{method} {path}");
     }
+    let by_manager = administer(&fixture, "POST", "projects/filed/keys", &filed("manage", "m"), "{\"id\":\"k\"}").await;
+    assert_eq!(by_manager.code(), "projects_from_files", "whom the file trusts does not change what it hides");
+    assert_eq!(reads(&fixture, "filed/s", &filed("read", "a")).await, 404, "the file's tokens count as before");
+    assert_eq!(upstream.records(&RegisterLog::key()).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -404,12 +415,21 @@ async fn what_cannot_be_made_out_changes_nothing_and_nothing_of_it_is_told() {
         "{\"token\":\"hunter2\"}",
         "{\"id\":\"hunter2\",\"id\":\"b\"}",
         "{\"token\":\"a\",\"expiresAt\":1}",
+        "{\"id\":\"a\",\"expiresAt\":3600}",
     ];
+    let (past, ahead) = (json!({ "id": "a", "expiresAt": NOW }), json!({ "before": NOW + 301 }));
+    let untimely = [past, ahead, json!({ "before": NOW_MS })].map(|revocation| revocation.to_string());
     let all = projects
         .map(|(method, path, body)| (method, path, body, "invalid_project"))
         .into_iter()
         .chain(keys.map(|body| ("POST", "projects/new/keys", body.to_owned(), "invalid_key_request")))
-        .chain(revocations.map(|body| ("POST", "projects/new/revocations", body.to_owned(), "invalid_revocation")));
+        .chain(
+            revocations
+                .map(str::to_owned)
+                .into_iter()
+                .chain(untimely)
+                .map(|body| ("POST", "projects/new/revocations", body, "invalid_revocation")),
+        );
     let before = fixture.upstream.counts().appends;
     for (method, path, body, code) in all {
         let answer = administer(&fixture, method, path, CREDENTIAL, &body).await;

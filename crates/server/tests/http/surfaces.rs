@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     fixture::Fixture,
-    wire::{ask, counted, read_to_end, read_until, request},
+    wire::{ask, counted, from, read_to_end, read_until, request},
 };
 
 const OPERATOR: &str = "the-credential-of-who-runs-all-this";
@@ -161,13 +161,22 @@ async fn a_gateway_that_is_full_can_still_be_looked_at() {
 async fn the_listener_for_operations_has_a_limit_of_its_own() {
     let (fixture, _server, [public, operations]) = apart(Config::default()).await;
     let mut held = Vec::new();
-    for _ in 0..32 {
-        held.push(TcpStream::connect(operations).await.unwrap());
+    for n in 0..32 {
+        if n % 8 == 0 && n > 0 {
+            // Whoever has eight has no ninth, however many are left.
+            let head = "GET /metrics HTTP/1.1\r\nhost: h\r\n\r\n";
+            let mut ninth = from(&format!("127.0.0.{}", 1 + n / 8), operations).await;
+            ninth.write_all(head.as_bytes()).await.unwrap();
+            let refused = read_to_end(&mut ninth).await;
+            assert!(refused.contains("too_many_connections_from_address"), "{refused}");
+        }
+        held.push(from(&format!("127.0.0.{}", 2 + n / 8), operations).await);
     }
     counted(&fixture, "tailwater_operations_connections 32").await;
     let refused = read_to_end(&mut request(operations, "GET /metrics HTTP/1.1\r\nhost: h").await).await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("too_many_connections"), "{refused}");
     assert!(fixture.metric("tailwater_connections_refused_total{limit=\"operations_connections\"} 1"));
+    assert!(fixture.metric("tailwater_connections_refused_total{limit=\"connections_per_address\"} 3"));
     let mut client = TcpStream::connect(public).await.unwrap();
     assert!(ask(&mut client, "HEAD /health HTTP/1.1\r\nhost: h").await.starts_with("HTTP/1.1 200 "));
 }

@@ -1,7 +1,8 @@
 //! Which pages of other origins may see a project's answers (the Fetch standard, section 3.2; RFC 6454, section 6.1).
 //!
-//! Closed unless the project names origins. Credentials of the browser are never allowed, so an origin that is named back
-//! gives a page nothing that it did not bring: a token is in a header that only the page's own script can set.
+//! Closed unless the project names origins. Credentials of the browser are allowed only where the project names a cookie, to
+//! pages of an origin that it names one by one, and for reading. Otherwise an origin that is named back gives a page nothing
+//! that it did not bring: a token is in a header that only the page's own script can set.
 
 /// The most origins of a project.
 pub const MAX_ORIGINS: usize = 256;

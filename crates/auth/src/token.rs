@@ -13,7 +13,7 @@ pub(crate) mod header;
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tailwater_protocol::ProjectId;
 
 pub use self::header::HeaderFault;
@@ -57,6 +57,12 @@ pub struct Grant {
     pub key: KeyPrint,
     /// By this name it is revoked (`jti`).
     pub id: Option<String>,
+}
+
+/// Of what a token claims, that by which its keys are found.
+#[derive(Deserialize)]
+struct Subject {
+    sub: String,
 }
 
 /// The time at which a token is judged, and how far its issuer's clock may be off.
@@ -155,6 +161,14 @@ impl<'t> Token<'t> {
         self.signature
     }
 
+    /// The project that it claims to be for, be it true or not: good for choosing the keys that may verify it, and for
+    /// nothing else.
+    #[must_use]
+    pub fn claimed_project(&self) -> Option<ProjectId> {
+        let Subject { sub } = decode(self.claims)?;
+        ProjectId::parse(&sub).ok()
+    }
+
     /// What it claims, be it true or not.
     pub(crate) fn claims(&self) -> Result<Claims, TokenError> {
         decode(self.claims).ok_or(TokenError::Claims)
@@ -223,6 +237,21 @@ mod tests {
         let [header, claims] = ["{\"alg\":\"HS256\",\"kid\":\"a-key\"}", "{}"].map(|part| URL_SAFE_NO_PAD.encode(part));
         let token = format!("{header}.{claims}.c2lnbmF0dXJl");
         assert_eq!(format!("{:?}", Token::parse(&token).unwrap()), "Token(…)");
+    }
+
+    #[test]
+    fn the_project_that_a_token_claims_is_known_before_anything_is_believed() {
+        let claimed = |claims: &str| {
+            let [header, claims] = ["{\"alg\":\"HS256\"}", claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+            let token = format!("{header}.{claims}.c2lnbmF0dXJl");
+            Token::parse(&token).unwrap().claimed_project().map(|project| project.to_string())
+        };
+        assert_eq!(claimed(r#"{"sub":"chat","exp":"never"}"#).as_deref(), Some("chat"));
+        for claims in
+            ["{}", r#"{"sub":7}"#, r#"{"sub":""}"#, r#"{"sub":"a/b"}"#, r#"{"sub":"a","sub":"b"}"#, r#"["a"]"#]
+        {
+            assert_eq!(claimed(claims), None, "{claims}");
+        }
     }
 
     proptest! {

@@ -125,11 +125,12 @@ impl Limits {
             let Some(frame) = frame else { break };
             // What is not data is trailers, which the protocol does not use.
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > max {
+            let total = first.len() + rest.len() + data.len();
+            if total > max {
                 discard(body).await;
                 return Err(BodyError::TooLarge { max });
             }
-            self.take(&mut share, data.len())?;
+            self.take(&mut share, total)?;
             if first.is_empty() {
                 first = data;
             } else {
@@ -140,8 +141,15 @@ impl Limits {
         Ok(Received { bytes, _share: share })
     }
 
-    fn take(&self, share: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), BodyError> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| BodyError::OverBudget)?;
+    /// Makes the share of a body large enough for so many bytes in all. It depends on these alone: whoever cuts a body into
+    /// crumbs takes no more of the budget than others.
+    fn take(&self, share: &mut Option<OwnedSemaphorePermit>, total: usize) -> Result<(), BodyError> {
+        let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let units = total.div_ceil(UNIT).saturating_sub(held);
+        if units == 0 {
+            return Ok(());
+        }
+        let units = u32::try_from(units).map_err(|_| BodyError::OverBudget)?;
         let more = Arc::clone(&self.budget).try_acquire_many_owned(units).map_err(|_| BodyError::OverBudget)?;
         match share {
             Some(share) => share.merge(more),
@@ -180,6 +188,7 @@ mod tests {
 
     use futures_util::stream;
     use http::HeaderValue;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -248,6 +257,33 @@ mod tests {
         assert_eq!(receive(&limits, body()).await, Err(BodyError::OverBudget));
         drop(held);
         assert!(receive(&limits, body()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_of_the_budget_what_it_is_in_all_however_it_is_cut() {
+        let limits = limits(8 * UNIT, 3 * UNIT);
+        let crumbs = |bytes: usize| chunks(&vec![b"a".as_slice(); bytes]);
+        for (bytes, units) in [(1, 1), (UNIT, 1), (UNIT + 1, 2), (3 * UNIT, 3)] {
+            let held = limits.receive_within(usize::MAX, &HeaderMap::new(), crumbs(bytes)).await.unwrap();
+            assert_eq!(held.bytes.len(), bytes);
+            assert_eq!(limits.budget.available_permits(), 3 - units, "{bytes}");
+        }
+        assert_eq!(receive(&limits, crumbs(3 * UNIT + 1)).await, Err(BodyError::OverBudget));
+        assert_eq!(limits.budget.available_permits(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_body_that_goes_on_and_on_is_given_up_soon() {
+        let trickle = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(b"a")));
+        let trickle = stream::StreamExt::then(trickle, async |crumb| {
+            sleep(Duration::from_secs(1)).await;
+            crumb
+        });
+        let (began, whole) = (Instant::now(), Duration::from_millis(9500));
+        let body = Body::from_stream(trickle);
+        let received = limits(1 << 20, 1 << 20).receive_soon(UNIT, whole, &HeaderMap::new(), body).await;
+        assert_eq!(received.err(), Some(BodyError::TimedOut));
+        assert_eq!(began.elapsed(), whole);
     }
 
     #[tokio::test]

@@ -296,7 +296,7 @@ impl Host {
     pub(crate) async fn refuse(&self, stream: TcpStream, peer: SocketAddr, limit: Limit) {
         self.app.metrics.refused(limit);
         let asked = self.close.child_token();
-        let service = Refusal { app: self.app.clone(), limit, asked: asked.clone() };
+        let service = Refusal { app: self.app.clone(), surface: self.surface, limit, asked: asked.clone() };
         let nowhere = Exit::default();
         let conversation = timeout(REFUSAL_LIMIT, self.converse(stream, service, &nowhere, &asked, None));
         // Whoever does not even ask is told nothing.

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tailwater_auth::{Project, Sharing};
 use tailwater_protocol::{headers, path::STREAM_ROOT};
 
-use crate::{app::App, guard::Auth, problem::STREAM_EARLIEST_OFFSET, request::stream_path, tickets};
+use crate::{app::App, guard::Auth, problem::STREAM_EARLIEST_OFFSET, request::stream_path, surface::Surface, tickets};
 
 /// The methods of a stream, and of everything else here.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -54,8 +54,16 @@ enum Shared {
 }
 
 impl Cors {
-    /// What the response to a request says.
-    pub(crate) fn of(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+    /// What the response to a request at a listener says.
+    pub(crate) fn at(surface: Surface, app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
+        match surface {
+            Surface::All | Surface::Streams => Self::of(app, method, uri, headers),
+            // No page has any business with operations, not even where everybody may do everything.
+            Surface::Operations => Self::closed(),
+        }
+    }
+
+    fn of(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
         let Auth::Required(guard) = &app.config.auth else {
             return Self { shared: Shared::WithAll, guarded: false, with_cookie: false };
         };
@@ -93,7 +101,7 @@ impl Cors {
     }
 
     /// What responses say that are for no page at all.
-    pub(crate) const fn closed() -> Self {
+    const fn closed() -> Self {
         Self { shared: Shared::WithNone, guarded: false, with_cookie: false }
     }
 

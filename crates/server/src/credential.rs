@@ -13,6 +13,7 @@
 //!
 //! A cookie comes unasked, so one that does not count must not close what is public. Nor may it tell that a project is there
 //! which names such a cookie: only of a token that one of the project's keys has signed it is said why it does not count.
+//! While its issuer is away, which nobody knows, what is not public is answered `503`.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -27,7 +28,7 @@ use tailwater_protocol::{ProjectId, StreamPath};
 use crate::{
     app::App,
     guard::Guard,
-    issuers::NoGrant,
+    issuers::{IssuerAway, NoGrant},
     location::{self, LocalAddress},
     problem::Problem,
     request::{Fields, SEC_FETCH_SITE},
@@ -41,7 +42,25 @@ pub(crate) struct Credential {
     /// What was brought in place of a token.
     pub(crate) ticket: Option<TicketId>,
     /// Without it, what is said where one is needed.
-    pub(crate) unknown: Refusal,
+    pub(crate) unknown: Unknown,
+}
+
+/// Why somebody has no right of his own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It is known that he has none.
+    Refused(Refusal),
+    /// Nobody knows: what he sent may well count.
+    Away(IssuerAway),
+}
+
+impl From<Unknown> for Problem {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::Refused(refusal) => refusal.into(),
+            Unknown::Away(away) => away.into(),
+        }
+    }
 }
 
 /// What credentials are judged by.
@@ -73,15 +92,15 @@ impl Credential {
             (Some(token), None) => Ok(Self::known(judge.verify(&path.project, token).await?)),
             (None, Some(ticket)) if reads => judge.by_ticket(path, request, &ticket).await,
             (None, None) if reads => judge.by_cookie(path, request).await,
-            (None, Some(_) | None) => Ok(Self::none(Refusal::NoToken)),
+            (None, Some(_) | None) => Ok(Self::none(Unknown::Refused(Refusal::NoToken))),
         }
     }
 
     fn known(grant: Arc<Grant>) -> Self {
-        Self { grant: Some(grant), ticket: None, unknown: Refusal::NoToken }
+        Self { grant: Some(grant), ticket: None, unknown: Unknown::Refused(Refusal::NoToken) }
     }
 
-    fn none(unknown: Refusal) -> Self {
+    fn none(unknown: Unknown) -> Self {
         Self { grant: None, ticket: None, unknown }
     }
 }
@@ -130,7 +149,7 @@ impl Judge<'_> {
     }
 
     async fn by_cookie(&self, path: &StreamPath, request: &Parts) -> Result<Credential, Problem> {
-        let none = Credential::none(Refusal::NoToken);
+        let none = Credential::none(Unknown::Refused(Refusal::NoToken));
         let headers = &request.headers;
         let Some(project) = self.projects.get(&path.project) else { return Ok(none) };
         let Some(name) = &project.cookie else { return Ok(none) };
@@ -147,8 +166,7 @@ impl Judge<'_> {
         let Some(token) = name.value_in(lines) else { return Ok(none) };
         let error = match self.verify(&path.project, token).await {
             Ok(grant) => return Ok(Credential::known(grant)),
-            // Nobody knows, so neither answer would be true.
-            Err(NoGrant::Away(away)) => return Err(away.into()),
+            Err(NoGrant::Away(away)) => return Ok(Credential::none(Unknown::Away(away))),
             Err(NoGrant::Token(error)) => error,
         };
         Ok(match error {
@@ -160,7 +178,7 @@ impl Judge<'_> {
             | TokenError::Issuer
             | TokenError::Expired
             | TokenError::NotYet
-            | TokenError::Revoked => Credential::none(error.into()),
+            | TokenError::Revoked => Credential::none(Unknown::Refused(error.into())),
         })
     }
 }

@@ -6,11 +6,15 @@
 //!
 //! | client | sends | gets |
 //! |---|---|---|
-//! | browsers' `EventSource` | `Accept: text/event-stream`, `Cache-Control: no-cache`, later `Last-Event-ID` | `200`, `retry:` |
-//! | npm `eventsource` 4 | the same, by way of `fetch` with `cache: "no-store"` | `200`, `retry:` |
+//! | browsers' `EventSource` | `Accept: text/event-stream`, `Cache-Control: no-cache`, later `Last-Event-ID` | `200`, `id:`, `retry:` |
+//! | npm `eventsource` 4 | the same, by way of `fetch` with `cache: "no-store"` | `200`, `id:`, `retry:` |
 //! | npm `@durable-streams/client` | `Accept: */*` | `503` |
 //! | PyPI `durable-streams` | `Accept: text/event-stream` and nothing about caches | `503` |
 //! | curl | `Accept: */*` | `503` |
+//!
+//! One that has no id yet is given one there, so that it does not come back as for the first time: a ticket would be too late
+//! after a minute. A browser keeps an id that came without an event (HTML, section 9.2.6). npm `eventsource` 4 does not; with a
+//! ticket it is told `401` then, and its page needs a new one.
 
 use std::time::Duration;
 
@@ -23,14 +27,17 @@ use crate::{app::Ambient, problem::Problem, quota::SPREAD};
 /// The content type of Server-Sent Events. It must have no parameters: clients compare it as a whole.
 pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
+/// What an `EventSource` without an id is given for one. It is no offset, so that the query's counts as before; but by it one
+/// that comes back is known to be none that comes for the first time, which a ticket allows for a minute only.
+const REFUSED_ID: &[u8] = b"id: refused\n";
 /// Between these an `EventSource` that was refused comes back.
 const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// The same where the store is away: it has waited for that here, and is to do so again.
 const STORE_AWAY_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1500));
 
 /// The answer to a refused request for Server-Sent Events.
-pub(crate) fn refuse(problem: Problem, headers: &HeaderMap, ambient: Ambient) -> Response {
-    if !problem.is_passing() || !is_event_source(headers) {
+pub(crate) fn refuse(problem: Problem, request: &HeaderMap, ambient: Ambient) -> Response {
+    if !problem.is_passing() || !is_event_source(request) {
         return problem.into_response();
     }
     let retry = match problem.room_in() {
@@ -38,7 +45,11 @@ pub(crate) fn refuse(problem: Problem, headers: &HeaderMap, ambient: Ambient) ->
         None if problem.is_of_the_store() => STORE_AWAY_RETRY,
         None => REFUSED_RETRY,
     };
-    let mut response = retry_after(ambient, retry).into_response();
+    let told = match request.get(headers::LAST_EVENT_ID) {
+        Some(id) if !id.is_empty() => retry_after(ambient, retry),
+        Some(_) | None => [REFUSED_ID, &retry_after(ambient, retry)].concat(),
+    };
+    let mut response = told.into_response();
     if problem.ends_connection() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -69,7 +80,7 @@ mod tests {
     use http::{HeaderName, StatusCode};
     use http_body_util::BodyExt as _;
     use tailwater_fanout::OpError;
-    use tailwater_protocol::BadRequest;
+    use tailwater_protocol::{BadRequest, ReadQuery};
 
     use super::*;
     use crate::drain::Draining;
@@ -114,6 +125,22 @@ mod tests {
         assert_eq!(told(Draining.into()).await, "retry: 3000\n\n");
         let away = OpError::Unavailable { retry_after: None, cause: None };
         assert_eq!(told(away.into()).await, "retry: 1000\n\n");
+    }
+
+    #[tokio::test]
+    async fn who_has_no_id_to_come_back_with_gets_one_that_is_no_offset() {
+        let table = [(None, true), (Some(""), true), (Some("1"), false), (Some("refused"), false)];
+        for (id, gets) in table {
+            let mut request = headers(&[("accept", "text/event-stream"), ("cache-control", "no-cache")]);
+            if let Some(id) = id {
+                request.insert("last-event-id", HeaderValue::from_static(id));
+            }
+            let told = refuse(Draining.into(), &request, AMBIENT).into_body().collect().await.unwrap().to_bytes();
+            let wanted = if gets { "id: refused\nretry: 3000\n\n" } else { "retry: 3000\n\n" };
+            assert_eq!(told, wanted, "{id:?}");
+        }
+        let query = "offset=now&live=sse";
+        assert_eq!(ReadQuery::parse(Some(query), Some("refused")), ReadQuery::parse(Some(query), None));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tailwater_upstream::StreamKey;
 use crate::{
     answer,
     app::App,
-    credential::Credential,
+    credential::{Credential, Unknown},
     guard::{Auth, Guard},
     problem::Problem,
     quota::{Asking, Attendance},
@@ -29,7 +29,7 @@ pub(crate) struct Permit {
     /// The stream that it is about.
     pub(crate) key: StreamKey,
     /// What it is answered unless the stream is public.
-    unless_public: Option<Refusal>,
+    unless_public: Option<Unknown>,
     /// On which terms it came in; none where everybody may do everything.
     pub(crate) terms: Option<Terms>,
     /// What it has to do with quotas, once it has been entered.
@@ -86,7 +86,7 @@ impl Permit {
         let unless_public = match decide(act, grant.as_deref(), project.writers) {
             Ruling::Allowed => None,
             Ruling::IfPublic(Refusal::NoToken) => Some(unknown),
-            Ruling::IfPublic(refusal) => Some(refusal),
+            Ruling::IfPublic(refusal) => Some(Unknown::Refused(refusal)),
             Ruling::Refused(refusal) => return Err(refusal.into()),
         };
         if matches!(act, Act::Write(_)) && app.config.audit.as_ref() == Some(&key) {

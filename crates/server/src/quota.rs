@@ -320,8 +320,15 @@ impl Permit {
 }
 
 /// Charges somebody with a token for a request that is for no stream.
-pub(crate) fn charge_one(app: &App, project: &Project, grant: &Grant, request: &Parts) -> Result<(), Problem> {
+pub(crate) fn charge_one(
+    app: &App,
+    projects: &Arc<Projects>,
+    project: &Project,
+    grant: &Grant,
+    request: &Parts,
+) -> Result<(), Problem> {
     let Some(payer) = Payer::of(app, &project.id, project.quotas, Some(grant), request) else { return Ok(()) };
+    app.metering.keep_up_with(projects);
     payer.bears(Observed::paid(&request.extensions).as_ref());
     payer.charge(app, Cost { requests: 1, ..Cost::default() })
 }

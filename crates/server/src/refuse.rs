@@ -22,12 +22,15 @@ use crate::{
     event_source,
     metrics::Route,
     problem::{Counted, Problem},
+    surface::Surface,
 };
 
 /// Answers every request of a connection with the same refusal, and ends the connection after the first one.
 #[derive(Clone)]
 pub(crate) struct Refusal {
     pub(crate) app: App,
+    /// Of the listener that the connection came to.
+    pub(crate) surface: Surface,
     pub(crate) limit: Limit,
     /// Cancelled by the first request.
     pub(crate) asked: CancellationToken,
@@ -48,13 +51,15 @@ impl Service<Request<Incoming>> for Refusal {
         let began = Instant::now();
         self.asked.cancel();
         let mut response = refusal(&self.app, self.limit, request.method(), request.headers());
-        Cors::of(&self.app, request.method(), request.uri(), request.headers()).adorn(response.headers_mut());
+        let cors = Cors::at(self.surface, &self.app, request.method(), request.uri(), request.headers());
+        cors.adorn(response.headers_mut());
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         let metrics = &self.app.metrics;
         if let Some(problem) = response.extensions().get::<Counted>() {
             metrics.failed(*problem);
         }
-        metrics.answered(Route::of(request.uri().path()), request.method(), response.status(), began.elapsed());
+        let route = self.surface.seen_as(Route::of(request.uri().path()));
+        metrics.answered(route, request.method(), response.status(), began.elapsed());
         ready(Ok(response))
     }
 }

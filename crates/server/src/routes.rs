@@ -160,11 +160,7 @@ impl Observed {
     fn of(app: &App, surface: Surface, request: &Request) -> Self {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let in_flight = Arc::new(Alive::new(&app.metrics.in_flight));
-        // No page has any business with operations, not even where everybody may do everything.
-        let cors = match surface {
-            Surface::All | Surface::Streams => Cors::of(app, &method, request.uri(), request.headers()),
-            Surface::Operations => Cors::closed(),
-        };
+        let cors = Cors::at(surface, app, &method, request.uri(), request.headers());
         let (route, version) = (surface.seen_as(Route::of(&path)), request.version());
         let paid = match app.config.auth {
             Auth::Open => None,

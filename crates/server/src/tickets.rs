@@ -4,11 +4,16 @@
 //! it: `{"stream": "chat/room/1", "origin": "https://app.example"}`. The answer is `201` with `ticket`, `id`, by which it is
 //! revoked, and `expiresAt`, in seconds since the Unix epoch.
 //!
+//! The token is judged before the body is read, with the keys of the project that it claims to be for, which must then be the
+//! stream's: what others send is thrown away.
+//!
 //! Only a token in `Authorization` is looked at, so that no page gets a ticket by what its browser sends unasked, and no
 //! ticket becomes another one. The stream is not looked at: who may read it gets a ticket, whether it is there or not.
 //!
 //! Which project is asked is not in the path, so a preflight cannot know whose origins count. It allows any page to ask, which
 //! has to bring the token; who may see the answer says the project.
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -20,12 +25,12 @@ use http::{Method, StatusCode, request::Parts};
 use serde::Deserialize;
 use serde_json::json;
 use tailwater_auth::{
-    IssueError, Project, Projects, Purpose, Refusal, TicketId, TokenError,
+    Grant, IssueError, Project, Projects, Purpose, Refusal, TicketId, TokenError,
     json::object,
     ticket::{expiry, issue},
     token::Token,
 };
-use tailwater_protocol::{StreamPath, path::STREAM_ROOT};
+use tailwater_protocol::{ProjectId, StreamPath, path::STREAM_ROOT};
 
 use crate::{
     admin::said,
@@ -41,6 +46,17 @@ use crate::{
 pub(crate) const PATH: &str = "/v1/ticket";
 /// The most bytes of a body: the longest name of a stream, each byte of it escaped, and an origin.
 const MAX_BODY: usize = 8 * 1024;
+
+/// How long a body may take in all.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// What is said of a token that no key verifies which could.
+const UNVERIFIED: Refusal = Refusal::Token(TokenError::Unverified);
+
+/// Who asks, known by a token that counts. The body is not kept for anybody else.
+struct Bearer<'p> {
+    project: &'p Project,
+    grant: Arc<Grant>,
+}
 
 /// What a ticket is to be for.
 #[derive(Deserialize)]
@@ -60,37 +76,84 @@ pub(crate) async fn post(State(app): State<App>, request: Request) -> Response {
         return Problem::register_not_known().into_response();
     }
     let (parts, body) = request.into_parts();
-    match asked(&app, &parts, body).await {
-        Ok((wanted, path)) => {
-            let projects = guard.projects();
-            let project = projects.get(&path.project);
-            let cors = Cors::of_project(project, &parts.headers);
-            let issued = issued(&app, guard, &projects, (project, &path), &wanted, &parts).await;
-            let mut response = issued.unwrap_or_else(Problem::into_response);
-            response.extensions_mut().insert(cors);
-            response
+    let (token, claimed) = match shown(&parts) {
+        Ok(shown) => shown,
+        Err(problem) => return declined(&app, &parts, body, problem).await,
+    };
+    let projects = guard.projects();
+    let cors = Cors::of_project(projects.get(&claimed), &parts.headers);
+    let mut response = match Bearer::of(&app, guard, &projects, (token, &claimed), &parts).await {
+        Ok(bearer) => bearer.issue(&app, &parts, body).await.unwrap_or_else(Problem::into_response),
+        Err(problem) => declined(&app, &parts, body, problem).await,
+    };
+    response.extensions_mut().insert(cors);
+    response
+}
+
+impl<'p> Bearer<'p> {
+    /// Who asks, by a token that claims to be for this project.
+    async fn of(
+        app: &App,
+        guard: &Guard,
+        projects: &'p Arc<Projects>,
+        (token, claimed): (&str, &ProjectId),
+        parts: &Parts,
+    ) -> Result<Self, Problem> {
+        let grant = guard.grant(projects, claimed, token, guard.moment(app.ambient.now())).await?;
+        let project = projects.get(claimed).ok_or(UNVERIFIED)?;
+        quota::charge_one(app, projects, project, &grant, parts)?;
+        Ok(Self { project, grant })
+    }
+
+    async fn issue(&self, app: &App, parts: &Parts, body: Body) -> Result<Response, Problem> {
+        let Self { project, grant } = self;
+        let (wanted, path) = asked(app, parts, body).await?;
+        // Of another project its keys say nothing.
+        if path.project != project.id {
+            return Err(UNVERIFIED.into());
         }
-        Err(problem) => problem.into_response(),
+        let origin = Fields(&parts.headers).origin()?;
+        if origin.is_some_and(|page| page != wanted.origin) {
+            return Err(Problem::invalid_ticket_request(&"the page that asks is of another origin than the ticket"));
+        }
+        let secrets = &app.config.ticket_secrets;
+        let purpose = Purpose { project, stream: &path.stream, origin: &wanted.origin, secrets };
+        let mut id = TicketId([0; 9]);
+        (app.ambient.secret)(&mut id.0);
+        let now = app.ambient.now() / 1000;
+        let ticket = issue(&purpose, grant, now, id).map_err(|error| match error {
+            IssueError::Refused(refusal) => refusal.into(),
+            IssueError::Expired => Refusal::Token(TokenError::Expired).into(),
+            IssueError::Origin => Problem::invalid_ticket_request(&error),
+            IssueError::NoSecret => Problem::ticket_secret_missing(),
+        })?;
+        let expires_at = expiry(grant, now);
+        tracing::debug!(project = %project.id, %id, expires_at, "issued a ticket");
+        let answer = json!({ "ticket": ticket.reveal(), "id": id.to_string(), "expiresAt": expires_at });
+        Ok(said(StatusCode::CREATED, &answer))
     }
 }
 
-/// What is asked for, by somebody who has something like a token: the body is not read for anybody else.
+/// The token that is shown, and the project that it claims to be for. Without one no key could verify it.
+fn shown(parts: &Parts) -> Result<(&str, ProjectId), Problem> {
+    let token = Fields(&parts.headers).bearer()?.ok_or(Refusal::NoToken)?;
+    let claimed = Token::parse(token).map_err(Refusal::Token)?.claimed_project();
+    Ok((token, claimed.ok_or(UNVERIFIED)?))
+}
+
+/// The answer to whoever is refused, whatever the body holds.
+async fn declined(app: &App, parts: &Parts, body: Body, problem: Problem) -> Response {
+    app.bodies.decline(&parts.headers, body).await;
+    problem.into_response()
+}
+
+/// What is asked for.
 async fn asked(app: &App, parts: &Parts, body: Body) -> Result<(Wanted, StreamPath), Problem> {
-    if let Err(problem) = token_of(parts) {
-        app.bodies.decline(&parts.headers, body).await;
-        return Err(problem);
-    }
-    let body = app.bodies.receive_within(MAX_BODY, &parts.headers, body).await?.bytes;
+    let body = app.bodies.receive_by(BODY_LIMIT, MAX_BODY, &parts.headers, body).await?.bytes;
     let wanted = wanted(&body)?;
     let raw = wanted.stream.strip_prefix(STREAM_ROOT).unwrap_or(&wanted.stream);
     let path = StreamPath::parse(raw, &app.config.addressing, &app.config.default_project)?;
     Ok((wanted, path))
-}
-
-fn token_of(parts: &Parts) -> Result<&str, Problem> {
-    let token = Fields(&parts.headers).bearer()?.ok_or(Refusal::NoToken)?;
-    Token::parse(token).map_err(Refusal::Token)?;
-    Ok(token)
 }
 
 fn wanted(body: &Bytes) -> Result<Wanted, Problem> {
@@ -100,37 +163,4 @@ fn wanted(body: &Bytes) -> Result<Wanted, Problem> {
         let fault = format!("not an object of `stream` and `origin`, both texts: line {line}, column {column}");
         Problem::invalid_ticket_request(&fault)
     })
-}
-
-async fn issued(
-    app: &App,
-    guard: &Guard,
-    projects: &Projects,
-    (project, path): (Option<&Project>, &StreamPath),
-    wanted: &Wanted,
-    parts: &Parts,
-) -> Result<Response, Problem> {
-    let now_ms = app.ambient.now();
-    let grant = guard.grant(projects, &path.project, token_of(parts)?, guard.moment(now_ms)).await?;
-    let project = project.ok_or(Refusal::Token(TokenError::Unverified))?;
-    quota::charge_one(app, project, &grant, parts)?;
-    let origin = Fields(&parts.headers).origin()?;
-    if origin.is_some_and(|page| page != wanted.origin) {
-        return Err(Problem::invalid_ticket_request(&"the page that asks is of another origin than the ticket"));
-    }
-    let secrets = &app.config.ticket_secrets;
-    let purpose = Purpose { project, stream: &path.stream, origin: &wanted.origin, secrets };
-    let mut id = TicketId([0; 9]);
-    (app.ambient.secret)(&mut id.0);
-    let now = now_ms / 1000;
-    let ticket = issue(&purpose, &grant, now, id).map_err(|error| match error {
-        IssueError::Refused(refusal) => refusal.into(),
-        IssueError::Expired => Refusal::Token(TokenError::Expired).into(),
-        IssueError::Origin => Problem::invalid_ticket_request(&error),
-        IssueError::NoSecret => Problem::ticket_secret_missing(),
-    })?;
-    let expires_at = expiry(&grant, now);
-    tracing::debug!(project = %project.id, %id, expires_at, "issued a ticket");
-    let answer = json!({ "ticket": ticket.reveal(), "id": id.to_string(), "expiresAt": expires_at });
-    Ok(said(StatusCode::CREATED, &answer))
 }

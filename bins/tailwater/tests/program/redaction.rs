@@ -15,6 +15,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use tailwater_server::paths;
 use tempfile::tempdir;
 
 use crate::{
@@ -71,21 +72,8 @@ impl Asking {
     /// A token, a ticket and a cookie, in their places and in others, on every route.
     async fn show(&mut self, secrets: &Secrets) {
         let Secrets { token, expired, ticket } = secrets;
-        let routes = [
-            "/v1/stream/chat/s",
-            "/v1/stream/chat/none",
-            "/v1/stream/nowhere/s",
-            "/v1/stream/chat/../s",
-            "/v1/stream/",
-            "/v1/ticket",
-            "/v1/admin/projects",
-            "/v1/admin/projects/chat/tokens",
-            "/v1/admin/projects/chat/tokens/inspect",
-            "/health",
-            "/readyz",
-            "/metrics",
-            "/elsewhere",
-        ];
+        let served: Vec<_> = routes().collect();
+        let others = ["/v1/stream/chat/none", "/v1/stream/nowhere/s", "/v1/stream/chat/../s", "/elsewhere"];
         let bearers = [token, expired, ticket, &format!("{token}x")].map(|text| format!("Bearer {text}"));
         let cookies = [token, expired, ticket].map(|text| format!("session={text}; {text}; {text}={text}"));
         let misplaced = [
@@ -99,7 +87,7 @@ impl Asking {
             format!("?offset={token}&ticket={ticket}"),
             format!("?cursor={ticket}&{ticket}&ticket={ticket}"),
         ];
-        for route in routes {
+        for route in served.iter().map(String::as_str).chain(others) {
             // A connection of HTTP/2 ends after so many bodies that nobody wanted.
             self.client = client(self.http2);
             for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
@@ -123,16 +111,34 @@ impl Asking {
         let authorized = [("authorization", bearers[0].as_str())];
         let both = format!("/v1/stream/chat/s?ticket={ticket}");
         assert_eq!(self.ask("GET", &both, &authorized, "").await.0, 400);
-        let wanted = [format!(r#"{{"stream":"{token}","origin":"{ticket}"}}"#), format!(r#"{{"{ticket}":"{token}"}}"#)];
-        for body in wanted {
-            for route in ["/v1/ticket", "/v1/admin/projects/chat/tokens"] {
-                assert!(self.ask("POST", route, &authorized, &body).await.0.is_client_error());
+        let wanted = [
+            format!(r#"{{"stream":"{token}","origin":"{ticket}"}}"#),
+            format!(r#"{{"{ticket}":"{token}"}}"#),
+            format!(r#"{{"token":"{expired}"}}"#),
+            format!(r#"{{"id":"{ticket}"}}"#),
+            format!(r#"{{"id":"{expired}"}}"#),
+        ];
+        for route in served.iter().filter(|route| route.starts_with("/v1/admin/") || *route == "/v1/ticket") {
+            self.client = client(self.http2);
+            for body in &wanted {
+                for bearer in &bearers {
+                    let status = self.ask("POST", route, &[("authorization", bearer)], body).await.0;
+                    // What is inspected or revoked is told by its `jti`.
+                    let names = ["inspect", "revocations"].iter().any(|end| route.ends_with(end));
+                    assert!(status.is_client_error() || names && bearer == &bearers[0], "{route}: {status}");
+                }
             }
         }
         let forked = format!("/v1/stream/chat/s?ticket={ticket}");
         let fork = [authorized[0], ("stream-forked-from", forked.as_str())];
         assert_eq!(self.ask("PUT", "/v1/stream/chat/fork", &fork, "").await.0, 400);
     }
+}
+
+/// All that is served, where it is about a project, a stream and a key that are there.
+fn routes() -> impl Iterator<Item = String> {
+    let fill = |path: &str| path.replace("{*path}", "chat/s").replace("{project}", "chat").replace("{key}", "1");
+    paths().map(fill).inspect(|path| assert!(!path.contains('{'), "nothing stands for a part of {path}"))
 }
 
 /// Requests that are none, or too long.
@@ -178,9 +184,10 @@ async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_ro
     let named = format!("origins = [\"{PAGE}\"]\ncookie = \"session\"\nvisibility");
     replace(directory, &project(directory, "chat").replacen("visibility", &named, 1));
     let args = ["serve", "--memory", "--listen", "127.0.0.1:0", "--projects", "projects.toml", "--log", "trace"];
+    let audit = ["--audit-stream", "chat/audit"];
     // Of what is malformed some is answered, and more is waited for.
     let impatient = ["--header-timeout", "500ms", "--body-timeout", "500ms"];
-    let program = Program::start(command(directory, [&args[..], &impatient].concat()));
+    let program = Program::start(command(directory, [&args[..], &audit, &impatient].concat()));
     let all = ["--scope", "read", "--scope", "write", "--scope", "manage"];
     let bearer = minted(directory, &all);
     let plain = ("content-type", "text/plain");
@@ -206,6 +213,9 @@ async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_ro
         assert_eq!(asking.ask("GET", "/v1/stream/chat/s", &from_page, "").await.0, 200);
         asking.show(&secrets).await;
         told = told + &asking.told + &malform(program.addr, &secrets) + &program.stderr();
+        let audit = program.streams().send("GET", "chat/audit?offset=-1", &authorized, "").expect(200).body;
+        assert!(audit.contains("\"act\":\"revoke\"") && audit.contains("\"outcome\":\"refused\""), "{audit}");
+        told += &audit;
         let secrets = [secrets.token.as_str(), &secrets.expired, &secrets.ticket];
         let found = telling(&told, &secrets);
         assert!(found.is_empty(), "{found:?}");

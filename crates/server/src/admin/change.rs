@@ -15,6 +15,8 @@ use tailwater_auth::{
     register::{CLOCKS_AHEAD, MAX_DOCUMENT, PutError, Record, Register},
     rekey,
     rekey::NewKey,
+    ticket::check_form,
+    token::Token,
 };
 use tailwater_protocol::ProjectId;
 use tailwater_register::RegisterLog;
@@ -221,6 +223,11 @@ impl Asked<'_> {
             return Err(Problem::invalid_revocation(&ahead));
         }
         match (id, expires_at, before, token) {
+            // It is told and kept, which neither may be. No `jti` looks like either.
+            (Some(id), _, None, None) if Token::parse(&id).is_ok() || check_form(&id).is_ok() => {
+                let fault = "`id` is a token or a ticket, and not what it is called: its `jti`, or its `id`";
+                Err(Problem::invalid_revocation(&fault))
+            }
             (Some(id), expires_at, None, None) => Ok(Record::RevokeToken { project: project_id, id, expires_at }),
             (None, None, Some(before), None) => Ok(Record::RevokeOlder { project: project_id, before }),
             (None, None, None, Some(token)) => {

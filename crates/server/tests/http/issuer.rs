@@ -230,7 +230,7 @@ pub(crate) fn gateway_trusting(issuer: &Issuer, names: &Names, authority: &str, 
         metrics: IssuerMetrics::register(&registry).unwrap(),
     });
     let text = format!(
-        "[[project]]\nid = 'chat'\nissuer = '{ISSUER}'\n[project.jwks]\nurl = 'https://{HOST}:{}/keys?v=1'\n\
+        "[[project]]\nid = 'chat'\nissuer = '{ISSUER}'\ncookie = 'session'\n[project.jwks]\nurl = 'https://{HOST}:{}/keys?v=1'\n\
          [[project]]\nid = 'own'\n[[project.key]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'\n",
         issuer.port
     );

@@ -194,7 +194,7 @@ async fn while_an_issuer_is_away_known_keys_count_for_an_hour_and_of_others_noth
     let source = [("authorization", &*bearer), ("accept", "text/event-stream"), ("cache-control", "no-cache")];
     let live = fixture.send("GET", "/v1/stream/chat/room?offset=-1&live=sse", &source, "").await;
     assert_eq!(live.status, 200);
-    assert!(live.body.starts_with(b"retry: "), "an EventSource comes back: {:?}", live.body);
+    assert!(live.body.starts_with(b"id: refused\nretry: "), "an EventSource comes back: {:?}", live.body);
 
     names.become_those(&["127.0.0.1"]);
     pass(60).await;
@@ -203,6 +203,29 @@ async fn while_an_issuer_is_away_known_keys_count_for_an_hour_and_of_others_noth
     assert!(fixture.metric("tailwater_jwks_failing 0"));
     let text = prometheus::TextEncoder::new().encode_to_string(&fixture.registry.gather()).unwrap();
     assert!(!text.contains("login.example"), "no metric names a host");
+}
+
+#[tokio::test]
+async fn a_cookie_that_nobody_can_judge_does_not_close_what_is_public() {
+    let (key, strange) = (Pair::new("a"), Pair::new("strange"));
+    let (_issuer, names, fixture) = started(&[&key]).await;
+    let bearer = format!("Bearer {}", key.token());
+    let headers = [("authorization", &*bearer), ("content-type", "text/plain"), ("stream-visibility", "public")];
+    assert_eq!(fixture.send("PUT", "/v1/stream/chat/open", &headers, "a").await.status, 201);
+    names.become_those(&[]);
+    pass(3700).await;
+    let cookie = format!("session={}", strange.token());
+    let from_page = [("cookie", &*cookie), ("sec-fetch-site", "same-origin")];
+    for query in ["", "?offset=-1&live=long-poll"] {
+        let ask = async |stream| fixture.send("GET", &format!("/v1/stream/chat/{stream}{query}"), &from_page, "").await;
+        assert_eq!(ask("open").await.status, 200, "{query}");
+        // It may well count, and whether a stream is there is not told.
+        let [private, missing] = [ask("room").await, ask("none").await];
+        assert_eq!((private.status, private.code().as_str()), (503, "issuer_unavailable"), "{query}");
+        assert_eq!((missing.status, missing.body), (503, private.body), "{query}");
+    }
+    assert_eq!(fixture.send("HEAD", "/v1/stream/chat/open", &from_page, "").await.status, 200);
+    assert_eq!(fixture.send("HEAD", "/v1/stream/chat/room", &from_page, "").await.status, 503);
 }
 
 #[tokio::test]

@@ -66,7 +66,10 @@ async fn an_event_source_beyond_the_limit_is_told_to_come_back() {
     let head = format!("{FOLLOW}\r\naccept: text/event-stream\r\ncache-control: no-cache");
     let answer = read_to_end(&mut request(address, &head).await).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("content-type: text/event-stream\r\n"), "{answer}");
-    assert!(answer.contains("access-control-allow-origin: *\r\n") && answer.contains("\r\n\r\nretry: "), "{answer}");
+    assert!(
+        answer.contains("access-control-allow-origin: *\r\n") && answer.contains("\r\n\r\nid: refused\nretry: "),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

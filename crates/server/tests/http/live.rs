@@ -246,7 +246,7 @@ async fn a_drain_ends_live_responses_and_takes_no_new_ones_but_serves_the_rest()
         assert_eq!(refused.header("retry-after"), "1");
     }
     let told = rest(fixture.live(&sse(&at), &EVENT_SOURCE).await).await;
-    assert!(told.starts_with("retry: "), "an event source would not come back after an error");
+    assert!(told.starts_with("id: refused\nretry: "), "an event source would not come back after an error");
     assert_eq!(fixture.get(PATH).await.body, "a");
     fixture.post(PATH, "text/plain", "b").await;
 }
@@ -263,7 +263,7 @@ async fn live_requests_are_told_to_come_back_while_the_store_is_away() {
         assert_eq!(refused.header("retry-after"), "1");
     }
     let told = rest(fixture.live(&format!("{elsewhere}&live=sse"), &EVENT_SOURCE).await).await;
-    assert!(told.starts_with("retry: "), "{told}");
+    assert!(told.starts_with("id: refused\nretry: "), "{told}");
     fixture.upstream.set_outage(Outage::Over);
     assert_eq!(fixture.get(&format!("{elsewhere}&live=sse")).await.status, 404);
 }

@@ -205,7 +205,7 @@ async fn live_responses_that_are_opened_have_a_quota_of_their_own_and_an_event_s
 
     let event_source = [("authorization", a.as_str()), ("accept", "text/event-stream"), ("cache-control", "no-cache")];
     let mut told = fixture.live(&format!("{PATH}?offset=-1&live=sse"), &event_source).await;
-    assert_eq!(told.chunk().await.unwrap(), "retry: 30035\n\n", "when there is room, and not before");
+    assert_eq!(told.chunk().await.unwrap(), "id: refused\nretry: 30035\n\n", "when there is room, and not before");
     assert_eq!(told.chunk().await, None);
 }
 
@@ -518,7 +518,7 @@ async fn where_connections_are_nearly_used_up_a_greedy_project_is_refused_and_ot
     assert!(refused.contains("\r\nconnection: close\r\n") && refused.contains("\r\nretry-after: "), "{refused}");
     let event_source = format!("{greedy}\r\naccept: text/event-stream\r\ncache-control: no-cache");
     let told = read_to_end(&mut request(address, &event_source).await).await;
-    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\r\n\r\nretry: "), "{told}");
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\r\n\r\nid: refused\nretry: "), "{told}");
     assert!(fixture.metric("tailwater_share_refused_total{shared=\"connections\"} 2"));
     counted(&fixture, "tailwater_http_connections 8").await;
     for _ in 0..2 {

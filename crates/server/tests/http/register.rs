@@ -17,7 +17,10 @@ use tailwater_testkit::{
 use tailwater_upstream::{Append, StreamKey};
 use zeroize::Zeroizing;
 
-use crate::fixture::{Answer, Fixture, NOW_MS};
+use crate::{
+    fixture::{Answer, Fixture, NOW_MS},
+    rights::{PAGE, ticket},
+};
 
 pub(crate) const NOW: u64 = NOW_MS / 1000;
 pub(crate) const CREDENTIAL: &str = "0123456789abcdef0123456789abcdef";
@@ -438,8 +441,15 @@ async fn what_cannot_be_made_out_changes_nothing_and_nothing_of_it_is_told() {
     }
     let nameless = token_of(&document("new", "one"), "read", None, NOW);
     let answer =
-        administer(&fixture, "POST", "projects/new/revocations", CREDENTIAL, json!({ "token": nameless })).await;
+        administer(&fixture, "POST", "projects/new/revocations", CREDENTIAL, json!({ "token": &nameless })).await;
     assert_eq!(answer.code(), "invalid_revocation");
+    let told = ticket("chat", "s", PAGE, 0);
+    for secret in [&nameless, &told] {
+        let body = json!({ "id": secret });
+        let answer = administer(&fixture, "POST", "projects/new/revocations", CREDENTIAL, body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_revocation"));
+        assert!(!answer.json().to_string().contains(secret.as_str()), "it is no id, and not told");
+    }
     let long = json!({ "id": "x".repeat(1000) });
     assert_eq!(administer(&fixture, "POST", "projects/new/revocations", CREDENTIAL, long).await.code(), "unfit_record");
     let large = "#".repeat(17 * 1024);

@@ -177,6 +177,15 @@ async fn the_listener_for_operations_has_a_limit_of_its_own() {
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("too_many_connections"), "{refused}");
     assert!(fixture.metric("tailwater_connections_refused_total{limit=\"operations_connections\"} 1"));
     assert!(fixture.metric("tailwater_connections_refused_total{limit=\"connections_per_address\"} 3"));
+    assert!(!refused.contains("access-control-"), "{refused}");
+    assert!(refused.contains("cross-origin-resource-policy: same-origin\r\n"), "{refused}");
+    let stream = read_to_end(&mut request(operations, "GET /v1/stream/s HTTP/1.1\r\nhost: h").await).await;
+    assert!(stream.starts_with("HTTP/1.1 503 ") && !stream.contains("access-control-"), "{stream}");
+    let counted_as = |route: &str| {
+        let line = format!("tailwater_http_requests_total{{method=\"get\",route=\"{route}\",status=\"5xx\"}} 1");
+        fixture.metric(&line)
+    };
+    assert!(counted_as("metrics") && counted_as("other") && !counted_as("stream"), "no streams are served there");
     let mut client = TcpStream::connect(public).await.unwrap();
     assert!(ask(&mut client, "HEAD /health HTTP/1.1\r\nhost: h").await.starts_with("HTTP/1.1 200 "));
 }

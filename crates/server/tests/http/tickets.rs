@@ -1,12 +1,16 @@
 //! Tickets and cookies: how they are got, and what they let whom read.
 
-use std::time::Duration;
+use std::{convert::Infallible, pin::pin, time::Duration};
 
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, poll, stream};
 use rcgen::{KeyPair, PKCS_ED25519};
 use tailwater_auth::{File, NewToken, Projects, Scopes, SigningKey, TicketSecrets, mint};
 use tailwater_protocol::ProjectId;
 use tailwater_server::{Auth, Config, Guard};
 use tailwater_testkit::ScriptedUpstream;
+use tokio::time::Instant;
 
 use crate::{
     fixture::{Answer, Fixture, NOW_MS},
@@ -176,6 +180,60 @@ async fn a_ticket_is_used_soon_or_goes_on_and_is_refused_with_its_reason() {
     assert_eq!((answer.status, answer.code().as_str()), (401, "token_refused"));
     let written = fixture.send("POST", &format!("{STREAM}?ticket={good}"), &at(PAGE), "x").await;
     assert_eq!((written.status, written.code().as_str()), (401, "token_needed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_who_has_no_token_that_counts_is_not_kept() {
+    let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECTS.as_bytes() }]).unwrap();
+    let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
+    let fixture = Fixture::with(Config { auth, body_budget: 1024, ..Config::default() }, Default::default());
+    let body = format!(r#"{{"stream":"chat/s","origin":"{PAGE}"}}"#);
+    let good = credentials("all").unwrap();
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{}", "A".repeat(43));
+    for bearer in [forged, credentials("expired").unwrap()] {
+        let crumbs =
+            stream::iter(body.clone().into_bytes()).map(|byte| Ok::<_, Infallible>(Bytes::copy_from_slice(&[byte])));
+        let unending = Body::from_stream(crumbs.chain(stream::pending()));
+        let headers = [("authorization", bearer.as_str())];
+        let (began, mut slow) = (Instant::now(), pin!(fixture.send("POST", "/v1/ticket", &headers, unending)));
+        assert!(poll!(&mut slow).is_pending());
+        assert_eq!(wanted(&fixture, &good, &[], &body).await.status, 201, "all of the budget is there");
+        let refused = slow.await;
+        assert_eq!((refused.status, refused.code().as_str()), (401, "token_refused"));
+        assert_eq!(began.elapsed(), Duration::from_secs(5), "it is thrown away for as long as any");
+    }
+    let unending = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    let began = Instant::now();
+    let late = fixture.send("POST", "/v1/ticket", &[("authorization", &good)], unending).await;
+    assert_eq!((late.status, began.elapsed()), (408, Duration::from_secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_for_a_while_comes_back_with_the_ticket_after_its_first_minute() {
+    let fixture = guarded();
+    prepare(&fixture, "private").await;
+    let bearer = credentials("all").unwrap();
+    let headers = [("authorization", bearer.as_str()), ("content-type", "text/plain")];
+    let first = fixture.send("POST", STREAM, &headers, "first").await.header("stream-next-offset").to_owned();
+    assert_eq!(fixture.send("POST", STREAM, &headers, "second").await.status, 204);
+    let live = |ticket: &str| format!("{STREAM}?offset={first}&live=sse&ticket={ticket}");
+    let event_source = [("origin", PAGE), ("accept", "text/event-stream"), ("cache-control", "no-cache")];
+
+    let full = of_projects(fixture.upstream.clone(), PROJECTS, None);
+    full.app.drain().begin();
+    let told = full.send("GET", &live(&ticket("chat", "room/a b", PAGE, 0)), &event_source, "").await;
+    assert_eq!(told.status, 200);
+    let told = String::from_utf8(told.body.into()).unwrap();
+    let id = told.lines().find_map(|line| line.strip_prefix("id: ")).expect("an id to come back with");
+    assert!(told.contains("retry: "), "{told}");
+
+    let late = live(&ticket("chat", "room/a b", PAGE, 90));
+    let refused = fixture.send("GET", &late, &event_source, "").await;
+    assert_eq!((refused.status, refused.json()["reason"].as_str()), (401, Some("late")));
+    let back = [&event_source[..], &[("last-event-id", id)]].concat();
+    let got = fixture.live(&late, &back).await.chunk().await.unwrap();
+    assert!(got.contains("second") && !got.contains("first"), "{got}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -127,7 +127,7 @@ fn goes_on_from_its_checkpoint(register: &Register, at: u64) {
     assert_eq!(one.apply(position, at, &record), Ok(Applied::Now));
     assert_eq!(other.apply(position, at, &record), Ok(Applied::Now));
     assert_eq!(one, other);
-    assert!(other.in_force(Vec::new(), |_| false).is_ok());
+    assert!(other.in_force(Vec::new(), |_| false, |_| true).is_ok());
     let stranger = ProjectId::default();
     assert_eq!(one.is_revoked(&stranger, Some("a"), None), register.is_revoked(&stranger, Some("a"), None));
 }

@@ -711,6 +711,8 @@ mod tests {
         assert_eq!((trust.projects, trust.operator, trust.skew), (None, Some("f".into()), TOKEN_SKEW));
         let audit = trust.audit.unwrap();
         assert_eq!((audit.project.as_str(), audit.stream.as_str()), ("ops", "audit/all"));
+        let trust = decided("auth = 'required'\nadmin-token-file = 'f'\njwks-host = ['login.example']").trust.unwrap();
+        assert!(trust.projects.is_none() && trust.outside.is_some());
         let error = Serve::decide(settings("listen = ['0.0.0.0:1']"), &Foreign::default(), Flavour::Serve).unwrap_err();
         assert!(error.to_string().contains("--projects") && error.to_string().contains("--auth open"), "{error}");
     }

@@ -8,7 +8,7 @@ use tailwater_server::{Authorities, IssuerMetrics, Issuers, IssuersSeed, Reach, 
 
 use crate::{
     config::{ConfigError, refused},
-    settings::ServeSettings,
+    settings::{AuthMode, ServeSettings},
 };
 
 /// Where keys may be fetched from.
@@ -39,7 +39,7 @@ impl Outside {
                 None => Ok(None),
             };
         }
-        if settings.projects.is_none() {
+        if settings.projects.is_none() && settings.auth != Some(AuthMode::Required) {
             return Err(refused("jwks-host", &"is for auth required, and nobody is asked for a token"));
         }
         Ok(Some(Self { hosts, reach, networks, authorities: settings.jwks_ca.clone() }))
@@ -72,6 +72,8 @@ mod tests {
     #[test]
     fn keys_are_fetched_from_hosts_that_are_named_and_from_nowhere_else() {
         assert_eq!(decided("projects = 'p'").unwrap(), None);
+        let of_run_time = decided("auth = 'required'\nadmin-token-file = 'f'\njwks-host = ['login.example']").unwrap();
+        assert!(of_run_time.is_some_and(|outside| outside.hosts == JwksHosts::parse(["login.example"]).unwrap()));
         let outside = decided(
             "projects = 'p'\njwks-host = ['login.example', 'a.example:8443']\njwks-ca = 'c'\njwks-private-network = ['10.0.0.0/8']",
         );
@@ -84,6 +86,7 @@ mod tests {
         assert_eq!(outside.unwrap(), Some(expected));
         let refused = [
             ("jwks-host = ['login.example']", "jwks-host"),
+            ("auth = 'open'\njwks-host = ['login.example']", "jwks-host"),
             ("projects = 'p'\njwks-host = ['https://login.example/']", "jwks-host"),
             ("projects = 'p'\njwks-host = ['10.0.0.1']", "jwks-host"),
             ("projects = 'p'\njwks-ca = 'c'", "jwks-ca"),

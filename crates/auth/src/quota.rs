@@ -6,10 +6,13 @@
 //! **Principals are remembered for as long as it matters, and no longer.** One that has taken nothing for so long that all
 //! its buckets are full is as good as new, and goes when its place is needed; no other goes, so nobody escapes a limit by
 //! making others up. When there is no place left, all newcomers of the project share what one principal has: making up
-//! principals hurts the newcomers of one's own project, and nobody else. Addresses cost nothing, so they have a table of
-//! their own, and take no place from tokens.
+//! principals hurts the newcomers of one's own project, and those of others only where these have more than
+//! [some](ASSURED_PRINCIPALS), whose places nobody can take. Addresses cost nothing, so they have a table of their own, and
+//! take no place from tokens.
 //!
 //! Counted is what was let in. Whoever is refused is told when to come again, and waits no longer for having asked.
+//! What is let in or not is judged by the quotas as they are when it asks; what it owes later counts under those that are in
+//! force by then, and brings no old ones back.
 //! Quotas are looked at when it is known who asks: a refused token costs nobody's quota (section 8.2 of the draft).
 
 mod account;
@@ -37,8 +40,11 @@ pub use self::{
 
 /// The most principals of a project that are told apart: so many tokens, and so many addresses.
 pub const MAX_PRINCIPALS_PER_PROJECT: usize = 4 * 1024;
-/// The same of all projects.
+/// The same of all projects, but for what each has in any case.
 pub const MAX_PRINCIPALS: usize = 32 * 1024;
+/// So many a project has in any case, of tokens and of addresses, however many others have.
+pub const ASSURED_PRINCIPALS: usize = 256;
+
 /// What is metered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metered {
@@ -194,7 +200,9 @@ impl Meter {
     /// # Errors
     /// [`Exceeded`], of the quota that has room last.
     pub fn charge(&mut self, asker: &Asker<'_>, cost: Cost, now: Duration) -> Result<(), Exceeded> {
-        let Some(Accounts { own, principal, .. }) = self.accounts(asker, now) else { return Ok(()) };
+        let Some(mut accounts) = self.accounts(asker, now) else { return Ok(()) };
+        accounts.adopt(asker.quotas, now);
+        let Accounts { own, principal, .. } = accounts;
         let mut exceeded = own.exceeded(Holder::Project, &asker.quotas.project, cost, now);
         exceeded.extend(principal.exceeded(Holder::Principal, &asker.quotas.principal, cost, now));
         let exceeded = exceeded.into_iter().max_by_key(|exceeded| exceeded.wait);
@@ -206,7 +214,8 @@ impl Meter {
         Ok(())
     }
 
-    /// Counts what turned out to have been asked for, whether or not there was room for it: later requests wait for it.
+    /// Counts what turned out to have been asked for, whether or not there was room for it: later requests wait for it. The
+    /// asker's quotas may have changed since it was let in.
     pub fn owe(&mut self, asker: &Asker<'_>, cost: Cost, now: Duration) {
         let Some(Accounts { own, principal, .. }) = self.accounts(asker, now) else { return };
         own.take(cost, now);
@@ -219,9 +228,11 @@ impl Meter {
     /// [`Exceeded`].
     pub fn hold(&mut self, asker: &Asker<'_>, stream: &str, now: Duration) -> Result<Held, Exceeded> {
         let (project, quotas) = (asker.project.clone(), asker.quotas);
-        let Some(Accounts { own, followed, principal, slot }) = self.accounts(asker, now) else {
+        let Some(mut accounts) = self.accounts(asker, now) else {
             return Ok(Held { project, slot: Slot::Nowhere, stream: None });
         };
+        accounts.adopt(quotas, now);
+        let Accounts { own, followed, principal, slot } = accounts;
         let sides = [(Holder::Project, &*own, &quotas.project), (Holder::Principal, &*principal, &quotas.principal)];
         for (holder, account, allowance) in sides {
             if let Some(left) = account.left_of(holder, allowance, Metered::Readers, now)
@@ -269,7 +280,8 @@ impl Meter {
         }
     }
 
-    /// What is left to the asker of its own quotas, for [`Fields`].
+    /// What is left to the asker of its own quotas, for [`Fields`]: under those in force, where they have changed since it
+    /// was let in.
     pub fn left(&mut self, asker: &Asker<'_>, now: Duration) -> Vec<Left> {
         let mut left = Vec::with_capacity(Metered::ALL.len());
         if let Some(Accounts { principal, .. }) = self.accounts(asker, now) {
@@ -317,8 +329,8 @@ impl Meter {
         self.addresses = self.projects.values().map(|book| book.addresses.principals.len()).sum();
     }
 
-    /// The accounts that a request is for. `None` where nothing is limited: then nothing is remembered either, and what is
-    /// held before a limit comes is not counted under it.
+    /// The accounts that a request is for, with the quotas that are in force there. `None` where nothing is limited: then
+    /// nothing is remembered either, and what is held before a limit comes is not counted under it.
     fn accounts(&mut self, asker: &Asker<'_>, now: Duration) -> Option<Accounts<'_>> {
         let quotas = asker.quotas;
         if *quotas == Quotas::default() {
@@ -336,8 +348,9 @@ impl Meter {
             Kind::Address => (&mut book.addresses, addresses),
         };
         let known = crowd.principals.len();
-        // Where only the project has quotas, it does not matter who of it asks.
-        let has_place = quotas.principal != Allowance::default() && crowd.make_place(asker.principal, *total, now);
+        // Where only the project has quotas, it does not matter who of it asks, unless that was different, or has become so.
+        let has_place = crowd.principals.contains_key(&asker.principal)
+            || quotas.principal != Allowance::default() && crowd.make_place(asker.principal, *total, now);
         let Crowd { newcomers, principals, .. } = crowd;
         *total -= known - principals.len();
         let (principal, slot) = if has_place {
@@ -348,9 +361,17 @@ impl Meter {
         } else {
             (newcomers, Slot::Newcomers(asker.principal.kind()))
         };
-        book.own.adopt(&quotas.project, now);
-        principal.adopt(&quotas.principal, now);
+        book.own.open(&quotas.project, now);
+        principal.open(&quotas.principal, now);
         Some(Accounts { own: &mut book.own, followed: &mut book.followed, principal, slot })
+    }
+}
+
+impl Accounts<'_> {
+    /// Puts quotas in force.
+    fn adopt(&mut self, quotas: &Quotas, now: Duration) {
+        self.own.adopt(&quotas.project, now);
+        self.principal.adopt(&quotas.principal, now);
     }
 }
 

@@ -14,11 +14,13 @@
 //! | full | then |
 //! |---|---|
 //! | the tokens that a project has revoked one by one ([`MAX_LISTED_PER_PROJECT`], [`MAX_LISTED`] of all) | revoking one more revokes all tokens that the project has issued until then |
-//! | the projects that have revoked something ([`MAX_ROWS`]) | the oldest that only says "all before a time" is given up, and that time counts for all projects without one of their own |
+//! | the projects that have revoked something or were removed ([`MAX_ROWS`]) | the one that was removed first is given up: from then on no token that is older than that counts in any project that is put anew. Where none was removed, the oldest that only says "all before a time" is given up, and that time counts for all projects without one of their own |
 //! | the projects ([`MAX_PROJECTS`], [`MAX_DOCUMENTS`]) | one that there is no room for does not exist; its change takes it away, rather than leave it with keys that were to go |
 //!
 //! [`Register::check`] tells before a record is appended that it would meet a bound. What is no longer needed goes by the
-//! time of the records: an id that was revoked, an hour after its token has expired, by when no skew makes that count.
+//! time of the records: an id that was revoked, an hour after its token has expired, by when no skew makes that count. A token
+//! may live for any time, so an id without an end stays until its project is removed, and "all before a time" until it has to
+//! make room. A removal asks for no room, and touches no other project.
 //!
 //! **Checkpoints** are appended on condition that the log ends where they were taken; what stands before may be trimmed
 //! then. A fold begins at position 0, or at a checkpoint that stands where it was taken.
@@ -26,6 +28,8 @@
 mod record;
 mod revocations;
 mod snapshot;
+
+use std::mem;
 
 use tailwater_protocol::ProjectId;
 
@@ -39,6 +43,7 @@ use self::{
 };
 use crate::{
     document::{DocumentError, File, projects_of},
+    jwks::JwksUrl,
     key::SecretText,
     project::Project,
     projects::{Projects, ProjectsError},
@@ -152,6 +157,12 @@ pub enum SetAside {
     /// streams elsewhere.
     #[error("a file gave a project of this id a basin when this program started: restart it, or take another id")]
     Settled,
+    /// Its issuer's keys are where this pod fetches none from: none of their tokens would count, and nobody would know why.
+    #[error("its issuer's keys are at `{authority}`, which is none of the hosts that keys are fetched from")]
+    Issuer {
+        /// The host, and the port if it is given.
+        authority: String,
+    },
     /// It cannot be read, which a newer program's may be.
     #[error("its document cannot be read: {0}")]
     Malformed(DocumentError),
@@ -189,12 +200,7 @@ impl Register {
                 self.revoke_older(&project, before.min(self.until_now()));
             }
             Some(Record::PutProject { project, document }) => self.put(project, document),
-            Some(Record::RemoveProject { project }) => {
-                if self.take(&project) {
-                    // Else a project of the same name and keys, made later, would be open to tokens of this one.
-                    self.revoke_older(&project, self.state.now.saturating_add(1));
-                }
-            }
+            Some(Record::RemoveProject { project }) => self.remove(&project),
             None => return Ok(Applied::Skipped),
         }
         Ok(Applied::Now)
@@ -246,7 +252,7 @@ impl Register {
             return Err(Unfit::Malformed);
         }
         let row = |project| match self.state.revocations.get(project) {
-            None if self.state.revocations.len() >= MAX_ROWS => Err(Unfit::Rows),
+            None if !self.has_room() => Err(Unfit::Rows),
             row => Ok(row.map_or(0, |row| row.tokens.len())),
         };
         match record {
@@ -256,11 +262,10 @@ impl Register {
             }
             Record::RevokeOlder { project, .. } => row(project).map(drop),
             Record::PutProject { project, document } => {
-                if self.fits(project, document) {
-                    Ok(())
-                } else {
-                    Err(Unfit::Projects)
+                if self.has_to_be_younger(project) {
+                    row(project)?;
                 }
+                if self.fits(project, document) { Ok(()) } else { Err(Unfit::Projects) }
             }
             Record::RemoveProject { .. } | Record::Checkpoint(_) => Ok(()),
         }
@@ -284,7 +289,8 @@ impl Register {
     }
 
     /// The projects in force together with those of files. One that cannot be is set aside, and hinders no other. So is one
-    /// of which `is_settled` says that this program has put the streams of its id into a basin.
+    /// of which `is_settled` says that this program has put the streams of its id into a basin. Keys of issuers are fetched
+    /// only from where `may_ask` says so.
     ///
     /// # Errors
     /// [`ProjectsError`], where those of files cannot be in force together.
@@ -292,6 +298,7 @@ impl Register {
         &self,
         files: Vec<Project>,
         is_settled: impl Fn(&ProjectId) -> bool,
+        may_ask: impl Fn(&JwksUrl) -> bool,
     ) -> Result<InForce, ProjectsError> {
         let of_files: Vec<ProjectId> = files.iter().map(|project| project.id.clone()).collect();
         let (mut projects, mut set_aside) = (files, Vec::new());
@@ -303,6 +310,9 @@ impl Register {
             };
             match read {
                 Ok(Project { basin: Some(_), .. }) => set_aside.push((id.clone(), SetAside::Basin)),
+                Ok(Project { jwks: Some(url), .. }) if !may_ask(&url) => {
+                    set_aside.push((id.clone(), SetAside::Issuer { authority: url.authority().to_owned() }));
+                }
                 Ok(project) => projects.push(project),
                 Err(reason) => set_aside.push((id.clone(), reason)),
             }
@@ -356,22 +366,40 @@ impl Register {
         }
     }
 
-    /// The row of a project; `None` if there is no room for it, and none that could be given up.
+    /// The row of a project, for what is there; `None` if there is no room for it, and none that could be given up.
     fn row(&mut self, project: &ProjectId) -> Option<&mut Revocations> {
-        let rows = &mut self.state.revocations;
-        if !rows.contains_key(project) {
-            if rows.len() >= MAX_ROWS {
-                let bare = rows.iter().filter(|(_, row)| row.tokens.is_empty());
-                let (oldest, before) =
-                    bare.map(|(id, row)| (id.clone(), row.before)).min_by_key(|(_, before)| *before)?;
-                rows.remove(&oldest);
-                self.state.others_before = self.state.others_before.max(before);
-            }
-            // What counted for it until now goes on doing so.
-            let row = Revocations { before: self.state.others_before, ..Revocations::default() };
-            rows.insert(project.clone(), row);
+        if !self.state.revocations.contains_key(project) && self.state.revocations.len() >= MAX_ROWS {
+            self.give_one_up()?;
         }
-        rows.get_mut(project)
+        // What counted for it until now goes on doing so.
+        let before = self.state.others_before;
+        let row = self.state.revocations.entry(project.clone());
+        let row = row.or_insert_with(|| Revocations { before, ..Revocations::default() });
+        row.is_removed = false;
+        Some(row)
+    }
+
+    /// Gives up the oldest row that lists no tokens, of a project that was removed if there is one.
+    fn give_one_up(&mut self) -> Option<()> {
+        let bare = self.state.revocations.iter().filter(|(_, row)| row.tokens.is_empty());
+        let (oldest, _) = bare.min_by_key(|(_, row)| (!row.is_removed, row.before))?;
+        let oldest = oldest.clone();
+        let row = self.state.revocations.remove(&oldest)?;
+        let covers = if row.is_removed { &mut self.state.removed_before } else { &mut self.state.others_before };
+        *covers = row.before.max(*covers);
+        Some(())
+    }
+
+    /// Whether there is room for one more row that costs no project that is there anything.
+    fn has_room(&self) -> bool {
+        let rows = &self.state.revocations;
+        rows.len() < MAX_ROWS || rows.values().any(|row| row.is_removed)
+    }
+
+    /// Whether a project, put now, might be one that was removed, and that nothing is known of any more.
+    fn has_to_be_younger(&self, project: &ProjectId) -> bool {
+        let before = self.state.revocations.get(project).map_or(self.state.others_before, |row| row.before);
+        !self.state.projects.contains_key(project) && before < self.state.removed_before
     }
 
     /// Forgets what has expired, once a minute of the records' time: all pods do so at the same record.
@@ -402,10 +430,37 @@ impl Register {
 
     fn put(&mut self, project: ProjectId, document: SecretText) {
         let fits = self.fits(&project, &document);
+        if fits && self.has_to_be_younger(&project) {
+            self.revoke_older(&project, self.state.removed_before);
+        }
         self.take(&project);
         if fits {
+            if let Some(row) = self.state.revocations.get_mut(&project) {
+                row.is_removed = false;
+            }
             self.documents += document.0.len();
             self.state.projects.insert(project, document);
+        }
+    }
+
+    /// Removes a project, and all that was issued for it: else one of the same name and keys, made later, would be open to
+    /// its tokens.
+    fn remove(&mut self, project: &ProjectId) {
+        if !self.take(project) {
+            return;
+        }
+        let before = self.state.now.saturating_add(1);
+        if !self.state.revocations.contains_key(project) && !self.has_room() {
+            // It says too much of those that are put later, and nothing of those that are there.
+            self.state.removed_before = self.state.removed_before.max(before);
+            return;
+        }
+        if let Some(row) = self.row(project) {
+            row.raise(before);
+            row.is_removed = true;
+            // They were issued before.
+            let listed = mem::take(&mut row.tokens).len();
+            self.listed -= listed;
         }
     }
 

@@ -166,14 +166,16 @@ impl RegisterLog {
         match event {
             SessionEvent::Records(records) => {
                 let mut learned = false;
-                for record in &records {
-                    learned |= fold.take(record).map_err(End::Unfoldable)?;
-                }
-                // What is known in part is not shown, unless more was known before and this is more still.
+                let taken = records.iter().try_for_each(|record| {
+                    learned |= fold.take(record)?;
+                    Ok(())
+                });
+                // What is known in part is not shown, unless more was known before and this is more still. What stands before
+                // a record that cannot be folded counts like what came with others.
                 if learned && self.with(View::is_read) && fold.next() > self.known() {
                     self.learn(fold);
                 }
-                Ok(())
+                taken.map_err(End::Unfoldable)
             }
             SessionEvent::CaughtUp(tail) => {
                 fold.finish(tail.seq).map_err(End::Unfoldable)?;

@@ -119,6 +119,7 @@ async fn an_outage_takes_nothing_back_and_what_was_missed_is_made_good() {
     assert_eq!(pod.log.standing(), Standing::Current, "a lost connection is no news");
     advance(BEHIND_AFTER).await;
     assert_eq!(pod.log.standing(), Standing::Behind);
+    assert!(pod.shown("tailwater_register_standing 1"));
     assert!(revokes(&pod.log.view(), "a"));
     land(&upstream, &revoke("b"));
     upstream.set_outage(Outage::Over);
@@ -285,6 +286,20 @@ async fn a_record_that_cannot_be_read_stops_what_is_known_and_takes_nothing_back
     let late = Pod::start(&upstream);
     late.when(|view| view.standing() == Standing::Unreadable).await;
     assert!(!late.log.view().is_read(), "who has read nothing judges nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_together_with_a_record_that_cannot_be_read_counts_up_to_it() {
+    let upstream = store();
+    let pod = Pod::reading(&upstream).await;
+    pod.revoke("a").await.unwrap();
+    let future = NewRecord::message(vec![1, 99, 0].into());
+    let batch =
+        vec![NewRecord::message(revoke("b").encode().into()), future, NewRecord::message(revoke("c").encode().into())];
+    upstream.land(&RegisterLog::key(), Append::new(batch)).unwrap();
+    let view = pod.when(|view| view.standing() == Standing::Unreadable).await;
+    assert!(revokes(&view, "a") && revokes(&view, "b") && !revokes(&view, "c"));
+    assert_eq!(view.register().next(), 2);
 }
 
 #[tokio::test(start_paused = true)]

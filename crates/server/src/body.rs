@@ -3,7 +3,7 @@
 //! A client that is refused in the middle of its body often never reads why: it writes on, meets a closed connection,
 //! and reports that. So what is too large is taken in and thrown away, within bounds, before it is refused; but not
 //! where the client asked first (`Expect: 100-continue`), because then it has not begun. The same goes for what is refused
-//! whatever it holds.
+//! whatever it holds. That is done for so many at once and no more: else whoever drips bodies in has a request for nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, WHOLE_BODY_TIMEOUT},
+    config::{Config, MAX_DECLINED_BODIES, WHOLE_BODY_TIMEOUT},
     connection::Cut,
     metrics::Metrics,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Limits {
     max: usize,
     idle: Duration,
     budget: Arc<Semaphore>,
+    /// Bodies that are being thrown away.
+    declined: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -73,7 +75,8 @@ impl Limits {
     pub(crate) fn new(config: &Config, metrics: &Metrics) -> Self {
         let units = (config.body_budget / UNIT).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(units));
-        Self { max: config.max_body, idle: config.body_timeout, budget, metrics: metrics.clone() }
+        let declined = Arc::new(Semaphore::new(MAX_DECLINED_BODIES));
+        Self { max: config.max_body, idle: config.body_timeout, budget, declined, metrics: metrics.clone() }
     }
 
     /// Takes a body in. It may be as large as any, and no larger than `most`.
@@ -112,7 +115,18 @@ impl Limits {
     /// Lets a body go by that is refused whatever it holds: nothing of it is kept, and its client gets to read why.
     pub(crate) async fn decline(&self, headers: &HeaderMap, body: Body) {
         if !headers.contains_key(header::EXPECT) {
-            discard(body).await;
+            self.discard(body).await;
+        }
+    }
+
+    /// Throws away what comes of a body; all of it at once where that is done for as many as may be.
+    async fn discard(&self, body: Body) {
+        if body.is_end_stream() {
+            return;
+        }
+        match self.declined.try_acquire() {
+            Ok(_place) => discard(body).await,
+            Err(_) => self.metrics.cut(Cut::Declined),
         }
     }
 
@@ -127,7 +141,7 @@ impl Limits {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
             let total = first.len() + rest.len() + data.len();
             if total > max {
-                discard(body).await;
+                self.discard(body).await;
                 return Err(BodyError::TooLarge { max });
             }
             self.take(&mut share, total)?;
@@ -259,6 +273,24 @@ mod tests {
         assert!(receive(&limits, body()).await.is_ok());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn so_many_bodies_are_thrown_away_at_once_and_no_more() {
+        let registry = prometheus::Registry::new();
+        let limits = Limits::new(&Config::default(), &Metrics::register(&registry).unwrap());
+        let dripping = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let took = async |body| {
+            let began = Instant::now();
+            limits.decline(&HeaderMap::new(), body).await;
+            began.elapsed()
+        };
+        let all = futures_util::future::join_all((0..=MAX_DECLINED_BODIES).map(|_| took(dripping()))).await;
+        assert_eq!(all.iter().filter(|took| **took == DISCARD_TIMEOUT).count(), MAX_DECLINED_BODIES);
+        assert_eq!(all.last(), Some(&Duration::ZERO), "the last is not waited for");
+        let metrics = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(metrics.contains("tailwater_connections_cut_total{reason=\"declined\"} 1"), "{metrics}");
+        assert_eq!(took(dripping()).await, DISCARD_TIMEOUT, "there is room again");
+    }
+
     #[tokio::test]
     async fn a_body_takes_of_the_budget_what_it_is_in_all_however_it_is_cut() {
         let limits = limits(8 * UNIT, 3 * UNIT);
@@ -281,7 +313,7 @@ mod tests {
         });
         let (began, whole) = (Instant::now(), Duration::from_millis(9500));
         let body = Body::from_stream(trickle);
-        let received = limits(1 << 20, 1 << 20).receive_soon(UNIT, whole, &HeaderMap::new(), body).await;
+        let received = limits(1 << 20, 1 << 20).receive_by(whole, UNIT, &HeaderMap::new(), body).await;
         assert_eq!(received.err(), Some(BodyError::TimedOut));
         assert_eq!(began.elapsed(), whole);
     }

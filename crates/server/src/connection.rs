@@ -91,6 +91,8 @@ pub(crate) enum Cut {
     Malformed,
     /// The body of a request did not come in time.
     BodyTimeout,
+    /// It went on with a body that was refused, when as many of those were thrown away as may be.
+    Declined,
     /// It took nothing of what was written.
     Stalled,
     /// The same of a stream of HTTP/2.
@@ -543,6 +545,7 @@ impl Cut {
             Self::HeaderSize => "header_size",
             Self::Malformed => "malformed",
             Self::BodyTimeout => "body_timeout",
+            Self::Declined => "declined",
             Self::Stalled => "stalled",
             Self::StalledStream => "stalled_stream",
             Self::Unreachable => "unreachable",

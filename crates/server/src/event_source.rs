@@ -30,6 +30,11 @@ pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/even
 /// What an `EventSource` without an id is given for one. It is no offset, so that the query's counts as before; but by it one
 /// that comes back is known to be none that comes for the first time, which a ticket allows for a minute only.
 const REFUSED_ID: &[u8] = b"id: refused\n";
+
+/// Marks an answer as a refusal, whatever its status.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused;
+
 /// Between these an `EventSource` that was refused comes back.
 const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// The same where the store is away: it has waited for that here, and is to do so again.
@@ -53,6 +58,7 @@ pub(crate) fn refuse(problem: Problem, request: &HeaderMap, ambient: Ambient) ->
     if problem.ends_connection() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response.extensions_mut().insert(Refused);
     response.headers_mut().insert(header::CONTENT_TYPE, EVENT_STREAM);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

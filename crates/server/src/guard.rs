@@ -178,7 +178,8 @@ impl Guard {
     /// Why it does not.
     pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketId>, now_ms: u64) -> Result<(), TokenError> {
         let projects = self.projects();
-        let is_issuers = |key| projects.get(&grant.project).is_some_and(|project| self.issuers().have(project, key));
+        let is_issuers =
+            |key| projects.get(&grant.project).is_some_and(|project| self.issuers().still_have(project, key));
         projects.check(grant, ticket, self.moment(now_ms), is_issuers)?;
         if self.revokes(grant, ticket) { Err(TokenError::Revoked) } else { Ok(()) }
     }

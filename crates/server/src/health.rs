@@ -43,6 +43,10 @@ fn known_well(standing: Standing) -> Result<(), Problem> {
 
 /// The metrics, as Prometheus reads them.
 pub(crate) async fn metrics(State(app): State<App>) -> Response {
+    if let Auth::Required(guard) = &app.config.auth {
+        // It changes by itself as time passes, so it is looked at when it is asked for.
+        guard.register_standing();
+    }
     match TextEncoder::new().encode_to_string(&app.registry.gather()) {
         Ok(encoded) => {
             let mut response = text(StatusCode::OK, encoded);

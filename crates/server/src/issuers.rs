@@ -254,10 +254,14 @@ impl Issuers {
         let Some(shared) = &self.0 else { return };
         // Where the projects come from is no matter here: what is not listed is not fetched.
         let sources = projects.iter().filter_map(Project::source).filter(|source| self.may_ask(&source.url));
-        shared.locked(|cache| cache.configure(sources));
+        // Of those that stand for others, somebody who reads already may have a key; nobody else may ever ask.
+        for (source, id) in shared.locked(|cache| cache.configure(sources, shared.now())) {
+            shared.tasks.spawn(Arc::clone(shared).fetch(source, id));
+        }
     }
 
-    fn may_ask(&self, url: &tailwater_auth::JwksUrl) -> bool {
+    /// Whether keys may be fetched from there.
+    pub(crate) fn may_ask(&self, url: &tailwater_auth::JwksUrl) -> bool {
         self.0.as_ref().is_some_and(|shared| shared.hosts.lists(url))
     }
 
@@ -283,14 +287,15 @@ impl Issuers {
         Ok(projects.verify_with(project, &key, token, moment)?)
     }
 
-    /// Whether a key is one of the project's issuer's, as far as that is known. Nothing is fetched for that.
+    /// Whether what a key has let in may go on: it was the project's issuer's, and is not known to be so no more. This lets
+    /// nobody in, and nothing is fetched for it.
     #[must_use]
-    pub fn have(&self, project: &Project, key: KeyPrint) -> bool {
+    pub fn still_have(&self, project: &Project, key: KeyPrint) -> bool {
         let (Some(shared), Some(source)) = (&self.0, project.source()) else { return false };
-        shared.locked(|cache| cache.has(&source, &Wanted::Print(key), shared.now()))
+        shared.locked(|cache| cache.still_has(&source, key))
     }
 
-    /// The same, fetched where that may tell.
+    /// Whether a key is one of the project's issuer's, fetched where that may tell.
     ///
     /// # Errors
     /// [`IssuerAway`], where nobody knows.
@@ -523,6 +528,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_stands_for_another_is_asked_at_once_whose_keys_it_has() {
+        let of = |path: &str| {
+            let text =
+                format!("[[project]]\nid = 'p'\nissuer = 'i'\n[project.jwks]\nurl = 'https://h.example/{path}'\n");
+            Projects::parse([File { name: "p.toml", bytes: text.as_bytes() }]).unwrap()
+        };
+        let (before, after) = (of("keys"), of("others"));
+        let issuers = issuers(&before, Resolver::by(|_| Box::pin(pending())));
+        let shared = issuers.0.as_ref().unwrap();
+        let (project, key) = (before.iter().next().unwrap(), Key::secret(None, &[8; 32]).unwrap());
+        let (source, print) = (project.source().unwrap(), key.print());
+        shared.locked(|cache| {
+            let id = cache.look_up(&source, &Wanted::Print(print), shared.now()).fetch.unwrap();
+            let jwks = tailwater_auth::Jwks { keys: vec![key], passed_over: Vec::new() };
+            cache.fetched(&source, id, Fetch::Keys(jwks, None), shared.now());
+        });
+        assert!(issuers.still_have(project, print) && shared.tasks.is_empty());
+        issuers.configure(&after);
+        let project = after.iter().next().unwrap();
+        assert!(issuers.still_have(project, print) && !issuers.still_have(project, some_key()));
+        assert_eq!(shared.tasks.len(), 1, "though nobody comes with a token");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_end_waits_for_no_issuer() {
         let projects = projects(1);
         let issuers = issuers(&projects, Resolver::by(|_| Box::pin(pending())));
@@ -536,6 +565,6 @@ mod tests {
         };
         let (asked, ended) = tokio::join!(issuers.recognise(project, some_key()), ends);
         assert_eq!((asked.is_err(), ended, began.elapsed()), (true, Duration::ZERO, Duration::ZERO));
-        assert!(!issuers.have(project, some_key()));
+        assert!(!issuers.still_have(project, some_key()));
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     app::App,
     body::{BodyError, Received},
     client_address::Client,
-    event_source::EVENT_STREAM,
+    event_source::Refused,
     guard::Auth,
     metrics::Metrics,
     permit::Permit,
@@ -211,10 +211,11 @@ pub(crate) fn tell(headers: &mut HeaderMap, fields: &Fields) {
     headers.insert(headers::RATELIMIT, value(&fields.limit));
 }
 
-/// How many bytes of a stream an answer holds. Events go on, and are counted otherwise.
+/// How many bytes of a stream an answer holds. Events go on, and are counted otherwise: nobody knows how long they will be.
+/// The content type tells nothing, as it is the stream's own.
 fn contents(response: &Response) -> u64 {
-    let is_events = response.headers().get(header::CONTENT_TYPE) == Some(&EVENT_STREAM);
-    if is_events { 0 } else { response.body().size_hint().exact().unwrap_or(0) }
+    let is_refusal = response.extensions().get::<Refused>().is_some();
+    if is_refusal { 0 } else { response.body().size_hint().exact().unwrap_or(0) }
 }
 
 impl Asking {

@@ -205,11 +205,8 @@ impl Observed {
 /// Around everything: preflights, the headers that every response has, and the counting.
 async fn observe(State((app, surface)): State<(App, Surface)>, mut request: Request, next: Next) -> Response {
     let observed = Observed::of(&app, surface, &request);
-    let mut response = if let Some(misnamed) = request.extensions().get::<HostError>().copied() {
-        let (parts, body) = request.into_parts();
-        app.bodies.decline(&parts.headers, body).await;
-        Problem::from(misnamed).into_response()
-    } else if observed.method == Method::OPTIONS {
+    let is_misnamed = request.extensions().get::<HostError>().is_some();
+    let mut response = if observed.method == Method::OPTIONS && !is_misnamed {
         observed.cors.preflight()
     } else {
         request.extensions_mut().insert(observed.clone());
@@ -221,14 +218,15 @@ async fn observe(State((app, surface)): State<(App, Surface)>, mut request: Requ
 
 /// The answer to a request, which counts among all that are served for as long as it lasts.
 async fn served(app: &App, surface: Surface, route: Route, request: Request, next: Next) -> Response {
-    let serving = match route {
-        Route::Stream | Route::Admin | Route::Profile | Route::Ticket | Route::Other => {
-            app.admission_at(surface).serve()
-        }
-        // However full it is, it says so.
-        Route::Health | Route::Ready | Route::Metrics => return admitted(app, surface, request, next).await,
+    let is_probe = match route {
+        Route::Health | Route::Ready | Route::Metrics => true,
+        Route::Stream | Route::Admin | Route::Profile | Route::Ticket | Route::Other => false,
     };
-    match serving {
+    // However full it is, it says so; but not to whoever is not told in any case.
+    if is_probe && request.extensions().get::<HostError>().is_none() {
+        return admitted(app, surface, request, next).await;
+    }
+    match app.admission_at(surface).serve() {
         Ok(serving) => serving.last_with(admitted(app, surface, request, next).await),
         Err(limit) => refused(app, limit, &request),
     }
@@ -243,15 +241,24 @@ fn refused(app: &App, limit: Limit, request: &Request) -> Response {
 async fn admitted(app: &App, surface: Surface, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     match app.admission_at(surface).admit_request(peer, request.headers()) {
-        Ok(None) => next.run(request).await,
+        Ok(None) => let_in(app, request, next).await,
         Ok(Some(place)) => {
             let place = Arc::new(place);
             // For what leaves the HTTP library, and the body with it.
             request.extensions_mut().insert(Arc::clone(&place));
-            place.keep_with(next.run(request).await)
+            place.keep_with(let_in(app, request, next).await)
         }
         Err(limit) => refused(app, limit, &request),
     }
+}
+
+/// The answer to a request that is let in. One that names no host, or two, has its place like any other: its body may take
+/// time.
+async fn let_in(app: &App, request: Request, next: Next) -> Response {
+    let Some(misnamed) = request.extensions().get::<HostError>().copied() else { return next.run(request).await };
+    let (parts, body) = request.into_parts();
+    app.bodies.decline(&parts.headers, body).await;
+    Problem::from(misnamed).into_response()
 }
 
 /// Clients that were refused together are not to come back together: each is told a time of its own, up to about twice

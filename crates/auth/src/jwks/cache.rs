@@ -8,12 +8,14 @@
 //!   they may have been withdrawn long ago.
 //! - Without a fetch that succeeds they count for [`KEPT_FOR`], and no longer: what an issuer has withdrawn must end.
 //! - While fetches fail, nothing can be said of a key that is not known.
+//! - What a key has let in and lasts goes on until its issuer is known to have it no more. That keys are too old to count, or
+//!   that they are to be fetched from elsewhere now, says nothing of that: they *lapse*, until a fetch tells.
 //! - An id that is not known may be new, so it is worth a fetch, but whoever makes ids up must not make the gateway fetch
 //!   each time: after any fetch, unknown ids are unknown for a while, twice as long after each fetch that did not bring what
 //!   it was for. All ids share that pause, so there is nothing to remember of any of them.
 //! - After a failure there is a pause, twice as long after each.
 
-use std::{collections::HashMap, mem, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use crate::{
     jwks::{Jwks, JwksUrl},
@@ -37,6 +39,8 @@ const MAX_UNKNOWN_PAUSE: Duration = Duration::from_secs(5 * 60);
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(60);
+/// The most keys that lapse with one source. What others have let in ends as if they were withdrawn.
+const MAX_LAPSED: usize = 1024;
 /// After this, a fetch that nobody has reported the end of has none.
 const FETCH_LOST_AFTER: Duration = Duration::from_secs(30);
 
@@ -103,6 +107,8 @@ pub struct JwksCache {
 #[derive(Debug, Default)]
 struct Entry {
     keys: Vec<Key>,
+    /// Keys that have counted, as long as none are known.
+    lapsed: Arc<[KeyPrint]>,
     /// When the last fetch that succeeded was reported, and for how long its keys are fresh.
     fetched: Option<(Duration, Duration)>,
     under_way: Option<UnderWay>,
@@ -122,16 +128,27 @@ struct UnderWay {
 }
 
 impl JwksCache {
-    /// Knows these sources from now on, and no others; keys of those that stay stay.
-    pub fn configure(&mut self, sources: impl IntoIterator<Item = Source>) {
+    /// Knows these sources from now on, and no others; keys of those that stay stay. Keys of those that go lapse with those
+    /// that come: one may stand for the other. Tells what is to be fetched to know that, as a look-up does.
+    pub fn configure(&mut self, sources: impl IntoIterator<Item = Source>, now: Duration) -> Vec<(Source, FetchId)> {
         let mut old = mem::take(&mut self.sources);
-        self.sources = sources
-            .into_iter()
-            .map(|source| {
-                let entry = old.remove(&source).unwrap_or_default();
-                (source, entry)
-            })
-            .collect();
+        let sources: Vec<Source> = sources.into_iter().collect();
+        self.sources = sources.iter().filter_map(|source| old.remove_entry(source)).collect();
+        let lapsed: Arc<[KeyPrint]> = old.values().flat_map(Entry::prints).take(MAX_LAPSED).collect();
+        let mut fetches = Vec::new();
+        for source in sources {
+            self.sources.entry(source.clone()).or_insert_with(|| {
+                let mut entry = Entry { lapsed: Arc::clone(&lapsed), ..Entry::default() };
+                if !lapsed.is_empty() {
+                    self.fetches += 1;
+                    let id = FetchId(self.fetches);
+                    entry.under_way = Some(UnderWay { id, since: now, wanted: None });
+                    fetches.push((source, id));
+                }
+                entry
+            });
+        }
+        fetches
     }
 
     /// A key, as far as it is known.
@@ -159,10 +176,11 @@ impl JwksCache {
         Lookup { found, fetch }
     }
 
-    /// Whether a key is known, and counts now. Nothing is fetched for that.
+    /// Whether what a key has let in may go on, as far as is known: it was the issuer's, and no fetch has said that it is so
+    /// no more. This lets nobody in, and nothing is fetched for it.
     #[must_use]
-    pub fn has(&self, source: &Source, wanted: &Wanted, now: Duration) -> bool {
-        self.sources.get(source).is_some_and(|entry| !entry.is_older_than(KEPT_FOR, now) && entry.has(wanted))
+    pub fn still_has(&self, source: &Source, print: KeyPrint) -> bool {
+        self.sources.get(source).is_some_and(|entry| entry.prints().any(|known| known == print))
     }
 
     /// Of how many sources the last fetch failed.
@@ -171,7 +189,7 @@ impl JwksCache {
         self.sources.values().filter(|entry| entry.failures > 0).count()
     }
 
-    /// A fetch has ended; whether a key that counted does so no more. A fetch that is not the source's last is of no
+    /// A fetch has ended; whether a key that counted, or has lapsed, does so no more. A fetch that is not the source's last is of no
     /// interest: its keys may be older.
     pub fn fetched(&mut self, source: &Source, id: FetchId, fetch: Fetch, now: Duration) -> bool {
         let Some(entry) = self.sources.get_mut(source) else { return false };
@@ -185,14 +203,16 @@ impl JwksCache {
                 false
             }
             Fetch::Keys(jwks, fresh) => {
-                let before = mem::replace(&mut entry.keys, jwks.keys);
+                let before: Vec<KeyPrint> = entry.prints().collect();
+                entry.keys = jwks.keys;
+                entry.lapsed = Arc::default();
                 entry.fetched = Some((now, fresh.unwrap_or(DEFAULT_FRESH).clamp(MIN_FRESH, MAX_FRESH)));
                 entry.failures = 0;
                 if let Some(wanted) = wanted {
                     let came = entry.has(&wanted);
                     entry.fruitless = if came { 0 } else { entry.fruitless.saturating_add(1) };
                 }
-                before.iter().any(|key| !entry.has(&Wanted::Print(key.print())))
+                before.into_iter().any(|print| !entry.has(&Wanted::Print(print)))
             }
         }
     }
@@ -214,9 +234,14 @@ impl Entry {
 
     fn drop_what_is_too_old(&mut self, now: Duration) {
         if self.is_older_than(KEPT_FOR, now) {
+            self.lapsed = self.prints().collect();
             self.keys.clear();
             self.fetched = None;
         }
+    }
+
+    fn prints(&self) -> impl Iterator<Item = KeyPrint> {
+        self.keys.iter().map(Key::print).chain(self.lapsed.iter().copied())
     }
 
     fn is_older_than(&self, age: Duration, now: Duration) -> bool {
@@ -280,7 +305,7 @@ mod tests {
 
     fn cache() -> JwksCache {
         let mut cache = JwksCache::default();
-        cache.configure([login()]);
+        assert_eq!(cache.configure([login()], at(0)), []);
         cache
     }
 
@@ -411,8 +436,6 @@ mod tests {
         let fetch = asked(&mut cache, "a", 900).1.unwrap();
         cache.fetched(&login(), fetch, Fetch::Failed, at(901));
         assert_eq!(asked(&mut cache, "a", 901), ("known", None), "its issuer is away");
-        let has = |cache: &JwksCache, kid, now| cache.has(&login(), &named(kid), at(now));
-        assert!(has(&cache, "a", 3599) && !has(&cache, "a", 3600) && !has(&cache, "b", 0));
     }
 
     #[test]
@@ -482,10 +505,60 @@ mod tests {
     #[test]
     fn another_configuration_keeps_what_stays_and_forgets_what_goes() {
         let mut cache = filled(&["a"]);
-        cache.configure([login(), source("x", "y")]);
+        assert_eq!(cache.configure([login(), source("x", "y")], at(1)), [], "none has gone");
         assert_eq!(asked(&mut cache, "a", 1), ("known", None));
-        cache.configure([source("x", "y")]);
+        cache.configure([source("x", "y")], at(1));
         assert_eq!(asked(&mut cache, "a", 1), ("unknown", None));
+    }
+
+    fn print_of(byte: u8) -> KeyPrint {
+        Key::ed25519(id("any"), &[byte; 32]).print()
+    }
+
+    #[test]
+    fn what_was_let_in_goes_on_until_a_fetch_says_that_its_key_is_gone() {
+        for (after, goes) in [(&["a"][..], false), (&[], true)] {
+            let mut cache = filled(&["a"]);
+            assert!(cache.still_has(&login(), print_of(7)) && !cache.still_has(&login(), print_of(8)));
+            let fetch = asked(&mut cache, "a", 3600).1.unwrap();
+            assert_eq!(asked(&mut cache, "a", 3601).0, "pending", "it lets nobody in");
+            assert!(cache.still_has(&login(), print_of(7)) && !cache.still_has(&login(), print_of(8)));
+            cache.fetched(&login(), fetch, Fetch::Failed, at(3602));
+            assert!(cache.still_has(&login(), print_of(7)));
+            let fetch = asked(&mut cache, "a", 3700).1.unwrap();
+            assert_eq!(cache.fetched(&login(), fetch, keys(after), at(3700)), goes, "it is told of");
+            assert_eq!(cache.still_has(&login(), print_of(7)), !goes);
+        }
+    }
+
+    #[test]
+    fn a_source_that_stands_for_another_is_fetched_before_anything_ends_for_it() {
+        for (after, goes) in [(&["b"][..], false), (&[], true)] {
+            let mut cache = filled(&["a"]);
+            let moved = source("https://login.example", "other");
+            let fetches = cache.configure([moved.clone()], at(1));
+            let [(of, fetch)] = fetches.as_slice() else { panic!("{fetches:?}") };
+            assert_eq!(*of, moved);
+            assert!(cache.still_has(&moved, print_of(7)) && !cache.still_has(&moved, print_of(8)));
+            assert!(!cache.still_has(&login(), print_of(7)), "nobody has it any more");
+            assert!(matches!(cache.look_up(&moved, &Wanted::Print(print_of(7)), at(1)).found, Found::Pending));
+            // Once more, before it was known.
+            assert_eq!(cache.configure([moved.clone()], at(1)), []);
+            assert_eq!(cache.fetched(&moved, *fetch, keys(after), at(2)), goes);
+            assert_eq!(cache.still_has(&moved, print_of(7)), !goes);
+        }
+        assert_eq!(filled(&["a"]).configure([], at(1)), []);
+    }
+
+    #[test]
+    fn no_more_keys_lapse_than_may() {
+        let mut cache = filled(&["a"]);
+        let entry = cache.sources.get_mut(&login()).unwrap();
+        entry.lapsed = (0..2 * MAX_LAPSED).map(|n| KeyPrint((n as u64).to_be_bytes())).collect();
+        let moved = source("https://login.example", "other");
+        cache.configure([moved.clone()], at(1));
+        assert_eq!(cache.sources[&moved].lapsed.len(), MAX_LAPSED);
+        assert!(cache.still_has(&moved, print_of(7)), "those that count come first");
     }
 
     proptest! {

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, num::NonZeroU64, time::Duration};
 
 use super::{
-    Allowance, Cost, Exceeded, Holder, Left, MAX_PRINCIPALS, MAX_PRINCIPALS_PER_PROJECT, Metered, Policy, Principal,
-    bucket::Bucket,
+    ASSURED_PRINCIPALS, Allowance, Cost, Exceeded, Holder, Left, MAX_PRINCIPALS, MAX_PRINCIPALS_PER_PROJECT, Metered,
+    Policy, Principal, bucket::Bucket,
 };
 
 /// How often a full table is searched for principals that are as good as new.
@@ -29,6 +29,19 @@ pub(super) struct Crowd {
 }
 
 impl Account {
+    /// Full buckets for what is limited and has none. Those that there are stay as they are.
+    pub(super) fn open(&mut self, allowance: &Allowance, now: Duration) {
+        for (bucket, policy) in [
+            (&mut self.requests, allowance.requests),
+            (&mut self.bytes, allowance.bytes),
+            (&mut self.connections, allowance.connections),
+        ] {
+            if let (None, Some(policy)) = (&bucket, policy) {
+                *bucket = Some(Bucket::full(policy, now));
+            }
+        }
+    }
+
     /// Buckets for what is limited, as it is now.
     pub(super) fn adopt(&mut self, allowance: &Allowance, now: Duration) {
         for (bucket, policy) in [
@@ -82,7 +95,9 @@ impl Account {
         now: Duration,
     ) -> Option<Left> {
         let flowing = |policy: Option<Policy>, bucket: &Option<Bucket>| {
-            let (policy, bucket) = (policy?, bucket.as_ref()?);
+            // What is limited for the asker may be so in another way by now.
+            let bucket = policy.and(bucket.as_ref())?;
+            let policy = bucket.policy();
             Some((policy.quota, Some(policy.window.get()), bucket.available(now)))
         };
         let standing = |most: Option<NonZeroU64>, held: u64| Some((most?, None, most?.get().saturating_sub(held)));
@@ -109,7 +124,10 @@ impl Crowd {
             return true;
         }
         let known = self.principals.len();
-        let is_full = |left: usize| left >= MAX_PRINCIPALS_PER_PROJECT || total - (known - left) >= MAX_PRINCIPALS;
+        let is_full = |left: usize| {
+            let all = total - (known - left);
+            left >= MAX_PRINCIPALS_PER_PROJECT || left >= ASSURED_PRINCIPALS && all >= MAX_PRINCIPALS
+        };
         let rested = self.swept.is_none_or(|swept| now.saturating_sub(swept) >= SWEEP);
         if is_full(known) && rested {
             self.swept = Some(now);

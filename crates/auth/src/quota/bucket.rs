@@ -55,6 +55,10 @@ impl Bucket {
         *self = Self { policy, level: units.saturating_mul(policy.unit()).min(policy.full()), at: now };
     }
 
+    pub(super) fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// What is left in whole units.
     pub(super) fn available(&self, now: Duration) -> u64 {
         u64::try_from(self.level(now).div_euclid(self.policy.unit())).unwrap_or(0)

@@ -131,6 +131,33 @@ fn bytes_that_were_not_known_beforehand_are_owed() {
 }
 
 #[test]
+fn what_is_owed_or_asked_under_old_quotas_puts_none_of_them_back_in_force() {
+    let (requests, bytes) = (policy(10, 1000), policy(1000, 1000));
+    let old = Quotas { principal: Allowance { bytes, ..Allowance::default() }, ..Quotas::default() };
+    let tight = Allowance { requests, bytes: policy(100, 1000), ..Allowance::default() };
+    let new = Quotas { project: Allowance { requests, ..Allowance::default() }, principal: tight, streams: None };
+    let (mut meter, chat) = (Meter::default(), id("chat"));
+    let under = |quotas| Asker { project: &chat, principal: principal(1), quotas };
+    let left = |meter: &mut Meter, quotas| -> Vec<_> {
+        let left = meter.left(&under(quotas), at(0));
+        left.iter().map(|left| (left.metered, left.quota, left.available)).collect()
+    };
+    let cost = Cost { requests: 1, bytes: 10, connections: 0 };
+    meter.charge(&under(&old), cost, at(0)).unwrap();
+    meter.charge(&under(&new), cost, at(0)).unwrap();
+    let in_force = [(Metered::Requests, 10, 9), (Metered::Bytes, 100, 90)];
+    assert_eq!(left(&mut meter, &new), in_force);
+    meter.owe(&under(&old), Cost { bytes: 30, ..Cost::default() }, at(0));
+    assert_eq!(left(&mut meter, &old), [(Metered::Bytes, 100, 60)], "it is told of those in force");
+    assert_eq!(left(&mut meter, &new), [(Metered::Requests, 10, 9), (Metered::Bytes, 100, 60)]);
+    // Nor does an answer from when nobody was told apart.
+    let older = Quotas { project: old.principal, ..Quotas::default() };
+    meter.owe(&under(&older), Cost { bytes: 60, ..Cost::default() }, at(0));
+    assert_eq!(let_in(&mut meter, &under(&new), 20, at(0)), 9);
+    assert_eq!(left(&mut meter, &new), [(Metered::Requests, 10, 0), (Metered::Bytes, 100, 0)]);
+}
+
+#[test]
 fn places_are_given_back_to_whom_they_were_taken_from() {
     let few = |n| Allowance { readers: NonZeroU64::new(n), ..Allowance::default() };
     let quotas = Quotas { project: few(3), principal: few(2), ..Quotas::default() };
@@ -227,7 +254,13 @@ fn the_table_of_all_projects_is_bounded_too() {
         let _ = meter.charge(&asker, REQUEST, at(0));
     }
     assert_eq!(meter.principals(), MAX_PRINCIPALS);
-    let (own, late) = (id("late"), principal(0));
+    let own = id("late");
+    for n in 0..ASSURED_PRINCIPALS as u64 {
+        let asker = Asker { project: &own, principal: principal(1_000_000 + n), quotas: &quotas };
+        assert_eq!(let_in(&mut meter, &asker, 2, at(1)), 1, "a place of its own for number {n}");
+    }
+    assert_eq!(meter.principals(), MAX_PRINCIPALS + ASSURED_PRINCIPALS);
+    let late = principal(0);
     let asker = Asker { project: &own, principal: late, quotas: &quotas };
     let _ = meter.charge(&asker, REQUEST, at(1));
     assert!(!meter.projects[&own].tokens.principals.contains_key(&late), "there is no place for it");

@@ -16,6 +16,8 @@ pub(super) struct Revocations {
     pub(super) before: u64,
     /// Tokens that do not count, and when that needs no remembering any more.
     pub(super) tokens: BTreeMap<TokenPrint, u64>,
+    /// Whether it is of a project that was removed, and neither put again nor spoken of since.
+    pub(super) is_removed: bool,
 }
 
 impl TokenPrint {

@@ -24,14 +24,16 @@ pub struct Snapshot {
     pub(super) revocations: BTreeMap<ProjectId, Revocations>,
     /// Of projects without revocations of their own: no token counts that was issued before this.
     pub(super) others_before: u64,
+    /// Of projects that are put anew: no token counts that was issued before this.
+    pub(super) removed_before: u64,
 }
 
 impl Snapshot {
     pub(super) fn write<'w>(&self, w: &'w mut Writer) -> &'w mut Writer {
-        w.number(self.as_of).number(self.now).number(self.others_before);
+        w.number(self.as_of).number(self.now).number(self.others_before).number(self.removed_before);
         w.list(self.projects.iter(), |w, (id, document)| w.text(id.as_str()).text(&document.0));
         w.list(self.revocations.iter(), |w, (id, revoked)| {
-            w.text(id.as_str()).number(revoked.before);
+            w.text(id.as_str()).byte(u8::from(revoked.is_removed)).number(revoked.before);
             w.list(revoked.tokens.iter(), |w, (token, until)| {
                 // For ever is the one end that is written often and would be long.
                 w.fixed(&token.0).number(if *until == FOREVER { 0 } else { *until })
@@ -40,17 +42,26 @@ impl Snapshot {
     }
 
     pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let (as_of, now, others_before) = (r.number()?, r.number()?, r.number()?);
+        let (as_of, now, others_before, removed_before) = (r.number()?, r.number()?, r.number()?, r.number()?);
         let projects = r.list(MAX_PROJECTS, |r| Ok((record::project(r)?, record::document(r)?)))?;
         let revocations = r.list(MAX_ROWS, |r| {
-            let (project, before) = (record::project(r)?, r.number()?);
+            let (project, is_removed, before) = (record::project(r)?, flag(r)?, r.number()?);
             let tokens = r.list(MAX_LISTED, |r| {
                 let (token, until) = (TokenPrint(r.fixed()?), r.number()?);
                 Ok((token, if until == 0 { FOREVER } else { until }))
             })?;
-            Ok((project, Revocations { before, tokens: unique(tokens)? }))
+            Ok((project, Revocations { before, tokens: unique(tokens)?, is_removed }))
         })?;
-        Ok(Self { as_of, now, projects: unique(projects)?, revocations: unique(revocations)?, others_before })
+        let (projects, revocations) = (unique(projects)?, unique(revocations)?);
+        Ok(Self { as_of, now, projects, revocations, others_before, removed_before })
+    }
+}
+
+fn flag(r: &mut Reader<'_>) -> Result<bool, WireError> {
+    match r.byte()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::Value),
     }
 }
 

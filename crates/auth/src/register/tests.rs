@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{key::KeyPrint, token::claims::MAX_TOKEN_ID};
+use crate::{jwks::JwksUrl, key::KeyPrint, token::claims::MAX_TOKEN_ID};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -147,12 +147,12 @@ fn if_every_project_lists_tokens_the_next_revocation_counts_for_all_others() {
 #[test]
 fn a_project_comes_changes_and_goes() {
     let mut register = folded([(NOW, &put("chat", "")), (NOW, &put("chat", "origins = ['https://a.example']"))]);
-    let in_force = register.in_force(Vec::new(), |_| false).unwrap();
+    let in_force = register.in_force(Vec::new(), |_| false, |_| true).unwrap();
     let project = in_force.projects.get(&id("chat")).unwrap();
     assert_eq!(project.origins.share(Some(b"https://a.example")), crate::Sharing::This("https://a.example"));
     assert_eq!((in_force.set_aside.len(), register.documents().count()), (0, 1));
     register.apply(2, NOW, &remove("chat").encode()).unwrap();
-    assert_eq!(register.in_force(Vec::new(), |_| false).unwrap().projects.iter().count(), 0);
+    assert_eq!(register.in_force(Vec::new(), |_| false, |_| true).unwrap().projects.iter().count(), 0);
     register.apply(3, NOW, &put("chat", "").encode()).unwrap();
     assert!(revoked(&register, "chat", "x", NOW), "a token of the one that was removed");
     assert!(!revoked(&register, "chat", "x", NOW + 1));
@@ -169,6 +169,8 @@ fn files_are_above_the_register_and_no_project_hinders_another() {
         put("settled", ""),
         put("placed", "basin = 'own-basin'"),
         put("thief", "basin = 'file-basin'"),
+        put("away", "issuer = 'https://a.example'\n[project.jwks]\nurl = 'https://elsewhere.example:8443/keys'"),
+        put("listed", "issuer = 'https://a.example'\n[project.jwks]\nurl = 'https://a.example/keys'"),
         Record::PutProject { project: id("broken"), document: SecretText(Zeroizing::new("a = 1".to_owned())) },
         Record::PutProject { project: id("liar"), document: SecretText(document("filed", "")) },
     ];
@@ -176,23 +178,79 @@ fn files_are_above_the_register_and_no_project_hinders_another() {
     let filed = projects_of(File { name: "f", bytes: document("filed", "basin = 'file-basin'").as_bytes() }).unwrap();
     // Whatever a file has settled counts for others than files.
     let is_settled = |project: &ProjectId| [id("filed"), id("settled")].contains(project);
-    let InForce { projects, set_aside } = register.in_force(filed, is_settled).unwrap();
+    let is_listed = |url: &JwksUrl| url.host() != "elsewhere.example";
+    let InForce { projects, set_aside } = register.in_force(filed, is_settled, is_listed).unwrap();
     let mut ids: Vec<_> = projects.iter().map(|project| project.id.as_str()).collect();
     ids.sort_unstable();
-    assert_eq!(ids, ["filed", "own"]);
+    assert_eq!(ids, ["filed", "listed", "own"]);
     assert!(projects.get(&id("filed")).unwrap().basin.is_some(), "the file's");
     let reasons: Vec<_> = set_aside.iter().map(|(id, reason)| (id.as_str(), reason)).collect();
     assert!(matches!(
         reasons[..],
         [
+            ("away", SetAside::Issuer { authority }),
             ("broken", SetAside::Malformed(_)),
             ("filed", SetAside::File),
             ("liar", SetAside::Other),
             ("placed", SetAside::Basin),
             ("settled", SetAside::Settled),
             ("thief", SetAside::Basin)
-        ]
+        ] if authority == "elsewhere.example:8443"
     ));
+}
+
+#[test]
+fn projects_that_come_and_go_for_ever_take_nothing_from_others() {
+    let (mut register, mut at) = (folded([(NOW, &older("stays", NOW - 5))]), NOW);
+    let apply = |register: &mut Register, at: u64, record: Record| {
+        assert_eq!(register.check(&record), Ok(()), "{record:?}");
+        register.apply(register.next(), at, &record.encode()).unwrap();
+    };
+    apply(&mut register, at, put("live", ""));
+    for n in 0..3000 {
+        at += 1;
+        let project = format!("p{n}");
+        apply(&mut register, at, put(&project, ""));
+        apply(&mut register, at, revoke(&project, "x", None));
+        apply(&mut register, at, remove(&project));
+        // It goes on, however many have gone.
+        assert!(revoked(&register, "stays", "any", NOW - 6) && !revoked(&register, "stays", "any", NOW - 5));
+        assert!(!revoked(&register, "live", "any", 0) && !revoked(&register, "filed", "any", 0), "{n}");
+    }
+    assert_eq!((register.listed, register.state.revocations.len()), (0, MAX_ROWS));
+    apply(&mut register, at, revoke("late", "one", None));
+    assert!(revoked(&register, "late", "one", 0) && !revoked(&register, "late", "two", 0));
+    // Whose row was given up, and whose was not: the same keys are open to no token of the one before.
+    for (n, gone) in [(0, NOW + 1), (2999, NOW + 3000)] {
+        let project = format!("p{n}");
+        apply(&mut register, at, put(&project, ""));
+        assert!(revoked(&register, &project, "x", gone), "{project}");
+        assert!(!revoked(&register, &project, "y", at + 1), "{project}");
+        apply(&mut register, at, put(&project, "cookie = 'a'"));
+        assert!(revoked(&register, &project, "x", gone), "{project}: a change takes nothing back");
+    }
+}
+
+#[test]
+fn a_removal_without_room_counts_for_those_alone_that_are_put_later() {
+    let rows: Vec<_> = (0..MAX_ROWS as u64).map(|n| older(&format!("p{n}"), 1000 + n)).collect();
+    let (first, gone) = (put("chat", ""), remove("chat"));
+    let mut register = folded([&first].into_iter().chain(&rows).chain([&gone]).map(|record| (NOW, record)));
+    for (project, before) in [("p0", 1000), ("p7", 1007), ("innocent", 0)] {
+        assert!(!revoked(&register, project, "x", before), "{project}");
+        assert!(before == 0 || revoked(&register, project, "x", before - 1), "{project}");
+    }
+    assert_eq!(register.check(&put("chat", "")), Err(Unfit::Rows), "nothing could be said of its old tokens");
+    register.apply(register.next(), NOW, &first.encode()).unwrap();
+    assert!(revoked(&register, "chat", "x", NOW) && !revoked(&register, "chat", "x", NOW + 1), "said all the same");
+}
+
+#[test]
+fn a_project_that_is_spoken_of_again_is_not_given_up_as_a_removed_one() {
+    let again = [put("one", ""), remove("one"), older("one", 7), put("two", ""), remove("two"), put("two", "")];
+    let register = folded(again.iter().map(|record| (NOW, record)));
+    assert!(register.state.revocations.values().all(|row| !row.is_removed));
+    assert!(folded([(NOW, &again[0]), (NOW, &again[1])]).state.revocations[&id("one")].is_removed);
 }
 
 #[test]
@@ -308,7 +366,7 @@ fn bytes_of_this_version_stay_what_they_are() {
     }
     let register = folded([(7, &revoke("chat", "one", None))]);
     let print = TokenPrint::of("one");
-    let head = b"\x01\x05\x01\x01\x07\x00\x00\x01\x04chat\x00\x01";
+    let head = b"\x01\x05\x01\x01\x07\x00\x00\x00\x01\x04chat\x00\x00\x01";
     assert_eq!(register.checkpoint().encode(), [&head[..], &print.0, &[0]].concat());
 }
 
@@ -338,6 +396,7 @@ fn the_fullest_register_fits_a_record() {
     for n in 0..MAX_ROWS {
         let row = register.row(&id(&long(n))).unwrap();
         row.before = u64::MAX >> 1;
+        row.is_removed = true;
         row.tokens = (0..MAX_LISTED / MAX_ROWS).map(|t| (TokenPrint::of(&format!("{n} {t}")), FOREVER - 1)).collect();
     }
     let text = "x".repeat(MAX_DOCUMENTS / MAX_PROJECTS);
@@ -444,9 +503,18 @@ proptest! {
         let mut said: Vec<(ProjectId, String, u64)> = Vec::new();
         let mut before: Vec<(ProjectId, u64)> = Vec::new();
         for (at, record) in &log {
+            let was_there = |register: &Register, id: &ProjectId| register.documents().any(|(known, _)| known == id);
+            let was_there = matches!(record, Record::RemoveProject { project } if was_there(&register, project));
             register.apply(register.next(), *at, &record.encode()).unwrap();
             if let Record::RevokeToken { project, id, expires_at } = record {
                 said.push((project.clone(), id.clone(), expires_at.unwrap_or(u64::MAX)));
+            }
+            if let Record::RemoveProject { project } = record
+                && was_there
+            {
+                // What was issued until then, and that is all that they were.
+                said.retain(|(of, _, _)| of != project);
+                before.push((project.clone(), *at));
             }
             if let Record::RevokeOlder { project, before: time } = record {
                 before.push((project.clone(), (*time).min(*at)));

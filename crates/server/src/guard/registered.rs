@@ -111,7 +111,7 @@ impl Guard {
         }
         if !self.is_of_files(&grant.project) {
             let project = register.project(&grant.project).ok_or(TokenError::Unverified)?;
-            let is_issuers = |key| self.issuers().have(&project, key);
+            let is_issuers = |key| self.issuers().still_have(&project, key);
             project.still_grants(grant, None, self.moment(now_ms), is_issuers)?;
         }
         self.counts(grant, None, now_ms)
@@ -206,7 +206,7 @@ impl Trusted {
             return self.replace(Arc::clone(&parts.files));
         }
         let files: Vec<Project> = parts.files.iter().cloned().collect();
-        match register.in_force(files, |id| self.basins.contains_key(id)) {
+        match register.in_force(files, |id| self.basins.contains_key(id), |url| self.issuers.may_ask(url)) {
             Ok(InForce { projects, set_aside }) => {
                 let said = set_aside.into_iter().map(|(id, reason)| (id, reason.to_string())).collect();
                 for (project, reason) in HashSet::difference(&said, &parts.said) {

@@ -88,10 +88,11 @@ impl Fixture {
         config: Config,
         fanout: tailwater_fanout::Config,
     ) -> Self {
-        let metrics = tailwater_register::Metrics::register(&Registry::new()).unwrap();
+        let registry = Registry::new();
+        let metrics = tailwater_register::Metrics::register(&registry).unwrap();
         let guard = guard.beside_register(RegisterLog::new(Arc::new(upstream.clone()), metrics));
         tokio::spawn(guard.clone().keep_up());
-        Self::on(upstream, Config { auth: Auth::Required(guard), ..config }, fanout)
+        Self::built(upstream, Config { auth: Auth::Required(guard), ..config }, fanout, registry)
     }
 
     /// Waits until the register was read.

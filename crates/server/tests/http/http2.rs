@@ -1,8 +1,10 @@
 //! HTTP/2: many streams on one connection, none of which can harm the others.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
+use axum::body::Body;
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http2};
@@ -207,6 +209,31 @@ async fn streams_of_one_connection_count_as_the_requests_that_they_are() {
     counted(&fixture, "tailwater_http_sse_readers 1").await;
     assert_eq!(client.get("/v1/stream/s").await.status(), 200);
     drop((first, client));
+    shut_down(server).await;
+}
+
+#[tokio::test]
+async fn who_names_two_hosts_and_never_ends_a_body_counts_among_all_that_are_served() {
+    let fixture = Fixture::with(Config { max_requests: 2, ..Config::default() }, Default::default());
+    let (server, address) = serve(&fixture).await;
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut post = |path| {
+        let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let request = Request::post(format!("http://a{path}")).header("host", "b");
+        sender.send_request(request.body(body).unwrap())
+    };
+    let dripping = [post("/v1/stream/s"), post("/health")];
+    counted(&fixture, "tailwater_http_requests_in_flight 2").await;
+    for path in ["/v1/stream/s", "/metrics"] {
+        let refused = timeout(LIMIT, post(path)).await.unwrap().unwrap();
+        assert_eq!(refused.status(), 503, "{path}");
+    }
+    assert!(fixture.metric("tailwater_connections_refused_total{limit=\"requests\"} 2"));
+    connection.abort();
+    drop(dripping);
+    counted(&fixture, "tailwater_http_requests_in_flight 0").await;
     shut_down(server).await;
 }
 

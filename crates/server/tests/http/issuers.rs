@@ -151,6 +151,29 @@ async fn a_ticket_that_was_got_with_an_issuers_key_counts_as_long_as_that_does()
 }
 
 #[tokio::test]
+async fn a_live_answer_ends_when_an_issuer_that_was_away_for_long_is_back_without_its_key() {
+    let (old, new) = (Pair::new("old"), Pair::new("new"));
+    let (issuer, names, fixture) = started(&[&old, &new]).await;
+    let (_server, _address) = serve(&fixture).await;
+    let headers = [("authorization", &*format!("Bearer {}", old.token()))];
+    let mut live = fixture.live("/v1/stream/chat/room?offset=-1&live=sse", &headers).await;
+    names.become_those(&[]);
+    pass(3600).await;
+    assert_eq!(told(&fixture, &old.token()).await, "503 issuer_unavailable", "nobody is let in");
+    issuer.shows(&[&new]);
+    names.become_those(&["127.0.0.1"]);
+    pass(60).await;
+    assert_eq!(told(&fixture, &new.token()).await, "200");
+    let last = loop {
+        let chunk = live.chunk().await.expect("it is told why");
+        if chunk.contains("event: unauthorized") {
+            break chunk;
+        }
+    };
+    assert!(last.contains("revoked"), "{last}");
+}
+
+#[tokio::test]
 async fn made_up_key_ids_do_not_make_the_gateway_fetch() {
     let key = Pair::new("a");
     let (issuer, names, fixture) = started(&[&key]).await;

@@ -190,6 +190,24 @@ async fn bytes_that_are_declared_are_charged_and_others_are_owed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_read_counts_whatever_type_its_stream_has_and_a_refusal_in_band_does_not() {
+    let bytes = "bytes = { most = 100, within = 1000 }";
+    let fixture =
+        fixture(&format!("quota = {{ principal = {{ {bytes}, connections = {{ most = 1, within = 1000 }} }} }}"));
+    let a = who("a");
+    let events = [("authorization", a.as_str()), ("content-type", "text/event-stream")];
+    assert_eq!(fixture.send("PUT", PATH, &events, "x".repeat(30)).await.status, 201);
+    let page = send(&fixture, &a, "GET", PATH, "").await;
+    assert_eq!((page.header("content-type"), left(&page, "bytes")), ("text/event-stream", Some(40)));
+    let poll = send(&fixture, &a, "GET", &format!("{PATH}?offset=-1&live=long-poll"), "").await;
+    assert_eq!((poll.status, left(&poll, "bytes")), (200, Some(10)));
+    let event_source = [("authorization", a.as_str()), ("accept", "text/event-stream"), ("cache-control", "no-cache")];
+    let told = fixture.send("GET", &format!("{PATH}?offset=-1&live=sse"), &event_source, "").await;
+    assert!(told.status == 200 && told.body.starts_with(b"retry: "), "{:?}", told.body);
+    assert_eq!(left(&head(&fixture, &a).await, "bytes"), Some(10), "who was refused has read nothing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn live_responses_that_are_opened_have_a_quota_of_their_own_and_an_event_source_is_told_in_band() {
     let fixture = fixture("quota = { principal = { connections = { most = 2, within = 60 } } }");
     put(&fixture, PATH, "private").await;

@@ -333,6 +333,9 @@ async fn a_gateway_that_cannot_follow_the_register_says_so() {
     assert_eq!(revoke(&fixture, CREDENTIAL, json!({ "id": "gone" })).await.status, 200);
     upstream.stall_sessions(&RegisterLog::key());
     tokio::time::sleep(Duration::from_secs(6)).await;
+    // Nobody has asked whether it is ready.
+    let shown = String::from_utf8(fixture.get("/metrics").await.body.to_vec()).unwrap();
+    assert!(shown.contains("\ntailwater_register_standing 1\n"), "{shown}");
     assert_eq!(fixture.get("/readyz").await.code(), "register_behind");
     upstream.resume_sessions(&RegisterLog::key());
     let fixture = fixture.read().await;
@@ -370,6 +373,22 @@ async fn what_is_of_files_is_not_changed_here_and_hides_what_has_its_name() {
     assert_eq!(by_manager.code(), "projects_from_files", "whom the file trusts does not change what it hides");
     assert_eq!(reads(&fixture, "filed/s", &filed("read", "a")).await, 404, "the file's tokens count as before");
     assert_eq!(upstream.records(&RegisterLog::key()).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_whose_keys_are_where_this_gateway_fetches_none_is_not_in_force() {
+    let upstream = store();
+    let (listed, elsewhere) = (document("listed", "of listed"), document("more", "of more"));
+    let jwks = "issuer = 'i'\n[project.jwks]\nurl = 'https://login.example/keys'\n[[project.key]]";
+    for document in [&listed, &elsewhere.replace("[[project.key]]", jwks)] {
+        let record = Record::put(Zeroizing::new(document.clone())).unwrap();
+        let record = NewRecord::message(record.encode().into());
+        upstream.land(&RegisterLog::key(), Append::new(vec![record])).unwrap();
+    }
+    let fixture = gateway(&upstream, Config::default()).read().await;
+    assert_eq!(reads(&fixture, "listed/s", &token_of(&listed, "read", None, NOW)).await, 404);
+    assert_eq!(administer(&fixture, "GET", "projects/listed", CREDENTIAL, "").await.status, 200);
+    assert_eq!(administer(&fixture, "GET", "projects/more", CREDENTIAL, "").await.status, 404);
 }
 
 #[tokio::test(start_paused = true)]

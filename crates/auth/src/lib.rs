@@ -84,6 +84,7 @@ pub use register::{Record, Register, RegisterError};
 pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};
 pub use ticket::{
-    Admission, Arrival, IssueError, MAX_TICKET_SECRETS, Purpose, TicketError, TicketId, TicketSecrets, TicketText,
+    Admission, Arrival, IssueError, MAX_TICKET_SECRETS, Purpose, TicketError, TicketHeld, TicketId, TicketSecrets,
+    TicketText,
 };
 pub use token::{Grant, MAX_TOKEN, Moment, TokenError};

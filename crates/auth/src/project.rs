@@ -11,7 +11,7 @@ use crate::{
     keys::Keys,
     origin::Origins,
     quota::Quotas,
-    ticket::TicketId,
+    ticket::TicketHeld,
     token::{Grant, Moment, Token, TokenError},
 };
 
@@ -181,29 +181,35 @@ impl Project {
     pub fn still_grants(
         &self,
         grant: &Grant,
-        ticket: Option<TicketId>,
+        ticket: Option<TicketHeld>,
         moment: Moment,
         is_issuers: impl FnOnce(KeyPrint) -> bool,
     ) -> Result<(), TokenError> {
-        if !self.keys.iter().any(|key| key.print() == grant.key) && !is_issuers(grant.key) {
+        let has = |print: KeyPrint| self.keys.iter().any(|key| key.print() == print);
+        let has_signer = ticket.and_then(|ticket| ticket.signer).is_none_or(has);
+        if !has_signer || !has(grant.key) && !is_issuers(grant.key) {
             return Err(TokenError::Unverified);
         }
-        if ticket.is_some_and(|id| self.revoked.contains(&id.to_string())) {
+        if ticket.is_some_and(|ticket| self.revoked.contains(&ticket.id.to_string())) {
             return Err(TokenError::Revoked);
+        }
+        if ticket.is_some_and(|ticket| moment.now >= ticket.hour_ends_at) {
+            return Err(TokenError::Expired);
         }
         self.check(grant, moment)
     }
 
-    /// What may change from one moment to the next.
+    /// What may change from one moment to the next. Revocation comes first: what lasts goes on where it only does not count
+    /// yet, because the clock was set back.
     pub(crate) fn check(&self, grant: &Grant, moment: Moment) -> Result<(), TokenError> {
+        if grant.id.as_ref().is_some_and(|id| self.revoked.contains(id)) {
+            return Err(TokenError::Revoked);
+        }
         if !moment.precedes(grant.expires_at) {
             return Err(TokenError::Expired);
         }
         if grant.not_before.is_some_and(|start| !moment.has_reached(start)) {
             return Err(TokenError::NotYet);
-        }
-        if grant.id.as_ref().is_some_and(|id| self.revoked.contains(id)) {
-            return Err(TokenError::Revoked);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::{
     cache::{Digest, Verified},
     key::{Key, KeyPrint},
     project::{BasinName, Project},
-    ticket::TicketId,
+    ticket::TicketHeld,
     token::{Grant, Moment, Token, TokenError},
 };
 
@@ -128,7 +128,7 @@ impl Projects {
     pub fn check(
         &self,
         grant: &Grant,
-        ticket: Option<TicketId>,
+        ticket: Option<TicketHeld>,
         moment: Moment,
         is_issuers: impl FnOnce(KeyPrint) -> bool,
     ) -> Result<(), TokenError> {
@@ -168,7 +168,7 @@ impl Projects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{document::File, pattern::Streams, scope::Scopes};
+    use crate::{document::File, pattern::Streams, scope::Scopes, ticket::TicketId};
 
     const SECRETS: [&str; 2] = ["the first secret, which is long enough", "the second secret, which is long enough"];
 
@@ -193,11 +193,17 @@ mod tests {
             key,
             id: Some("token".to_owned()),
         };
-        let ticket = TicketId([7; 9]);
-        let of_ticket = format!("'{ticket}'");
+        let id = TicketId([7; 9]);
+        let of_ticket = format!("'{id}'");
+        let ticket = TicketHeld { id, signer: None, hour_ends_at: 200 };
+        let signed = |secret: &str| {
+            let print = Key::secret(None, secret.as_bytes()).unwrap().print();
+            Some(TicketHeld { signer: Some(print), ..ticket })
+        };
+        let expired = Err(TokenError::Expired);
         let table = [
             (projects("p", &SECRETS, ""), 109, None, Ok(())),
-            (projects("p", &SECRETS, ""), 110, None, Err(TokenError::Expired)),
+            (projects("p", &SECRETS, ""), 110, None, expired),
             (projects("p", &SECRETS[..1], ""), 50, None, Ok(())),
             (projects("p", &SECRETS[1..], ""), 50, None, Err(TokenError::Unverified)),
             (projects("other", &SECRETS, ""), 50, None, Err(TokenError::Unverified)),
@@ -206,6 +212,11 @@ mod tests {
             (projects("p", &SECRETS, "'token'"), 50, Some(ticket), Err(TokenError::Revoked)),
             (projects("p", &SECRETS, &of_ticket), 50, Some(ticket), Err(TokenError::Revoked)),
             (projects("p", &SECRETS, &of_ticket), 50, None, Ok(())),
+            (projects("p", &SECRETS, ""), 50, signed(SECRETS[1]), Ok(())),
+            (projects("p", &SECRETS[..1], ""), 50, signed(SECRETS[1]), Err(TokenError::Unverified)),
+            (projects("p", &SECRETS[..1], ""), 50, Some(ticket), Ok(())),
+            (projects("p", &SECRETS, ""), 104, Some(TicketHeld { hour_ends_at: 105, ..ticket }), Ok(())),
+            (projects("p", &SECRETS, ""), 105, Some(TicketHeld { hour_ends_at: 105, ..ticket }), expired),
         ];
         for (n, (projects, now, ticket, counts)) in table.into_iter().enumerate() {
             assert_eq!(projects.check(&grant, ticket, Moment { now, skew: 10 }, |_| false), counts, "{n}");
@@ -213,5 +224,12 @@ mod tests {
         let moment = Moment { now: 50, skew: 0 };
         let elsewhere = projects("p", &SECRETS[1..], "");
         assert_eq!(elsewhere.check(&grant, None, moment, |print| print == key), Ok(()), "a key of its issuer's");
+        let by_issuers = signed(SECRETS[0]);
+        let answer = elsewhere.check(&grant, by_issuers, moment, |_| true);
+        assert_eq!(answer, Err(TokenError::Unverified), "an issuer's keys sign no tickets");
+        let early = Grant { not_before: Some(60), ..grant };
+        for (revoked, counts) in [("", TokenError::NotYet), ("'token'", TokenError::Revoked)] {
+            assert_eq!(projects("p", &SECRETS, revoked).check(&early, None, moment, |_| false), Err(counts));
+        }
     }
 }

@@ -10,9 +10,10 @@
 //! [some](ASSURED_PRINCIPALS), whose places nobody can take. Addresses cost nothing, so they have a table of their own, and
 //! take no place from tokens.
 //!
-//! Counted is what was let in. Whoever is refused is told when to come again, and waits no longer for having asked.
-//! What is let in or not is judged by the quotas as they are when it asks; what it owes later counts under those that are in
-//! force by then, and brings no old ones back.
+//! Counted is what was let in. Whoever is refused is told when to come again, and waits no longer for having asked; what was
+//! counted before there turned out to be no place for it is [given back](Meter::give_back). What is let in or not is judged
+//! by the quotas as they are when it asks; what it owes later counts under those that are in force by then, and brings no old
+//! ones back.
 //! Quotas are looked at when it is known who asks: a refused token costs nobody's quota (section 8.2 of the draft).
 
 mod account;
@@ -220,6 +221,13 @@ impl Meter {
         let Some(Accounts { own, principal, .. }) = self.accounts(asker, now) else { return };
         own.take(cost, now);
         principal.take(cost, now);
+    }
+
+    /// Gives back what was [charged](Self::charge) for what was not let in after all.
+    pub fn give_back(&mut self, asker: &Asker<'_>, cost: Cost, now: Duration) {
+        let Some(Accounts { own, principal, .. }) = self.accounts(asker, now) else { return };
+        own.give_back(cost, now);
+        principal.give_back(cost, now);
     }
 
     /// Takes the place of a live response that follows a stream, if there is one.

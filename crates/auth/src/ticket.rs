@@ -19,7 +19,7 @@
 //!
 //! **Who verifies**: any current secret of the project or of the gateway. Besides, the key that verified the *token* must
 //! still be one of the project's, or of its issuer's: a key that is removed, because it was stolen, takes all tickets with
-//! it that were got with it, whoever signed them.
+//! it that were got with it, whoever signed them, and all that it signed itself. What lasts remembers both ([`TicketHeld`]).
 
 mod query;
 
@@ -96,8 +96,19 @@ pub enum Arrival {
 pub struct Admission {
     /// To read its stream. Its `id` and `issued_at` are those of the token: what revokes that revokes this.
     pub grant: Grant,
+    /// What may end it besides.
+    pub held: TicketHeld,
+}
+
+/// What may end what a ticket was let in for, beside what ends its grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TicketHeld {
     /// By this name the ticket alone is revoked.
     pub id: TicketId,
+    /// Of the project's key that signed it; `None` where the gateway's secret did.
+    pub signer: Option<KeyPrint>,
+    /// When its hour is over, in seconds since the Unix epoch. It is one of gateways' clocks, so no skew lengthens it.
+    pub hour_ends_at: u64,
 }
 
 /// Why no ticket is issued.
@@ -252,9 +263,8 @@ pub fn admit(
     let carried = Carried::decode(&bytes).map_err(|_| TicketError::Form)?;
     let signed = purpose.signed(&bytes);
     let mut own = project.keys.iter().filter(|key| key.algorithm().is_symmetric());
-    let verified = own.any(|key| key.verifies(&signed, signature))
-        || secrets.keys(&project.id).any(|key| key.verifies(&signed, signature));
-    if !verified {
+    let signer = own.find(|key| key.verifies(&signed, signature)).map(Key::print);
+    if signer.is_none() && !secrets.keys(&project.id).any(|key| key.verifies(&signed, signature)) {
         return Err(TicketError::Unverified);
     }
     carried.check_time(moment, arrival)?;
@@ -269,13 +279,14 @@ pub fn admit(
         project: project.id.clone(),
         scopes: Scopes::from_iter([Scope::Read]),
         streams: Streams::Only(vec![Pattern::exactly(purpose.stream)]),
-        expires_at: carried.expires_at,
+        // Whoever has a key of the project can sign a ticket that says it lives for ever.
+        expires_at: carried.expires_at.min(carried.hour_ends_at()),
         not_before: None,
         issued_at: carried.since,
         key: carried.key,
         id: carried.token.map(str::to_owned),
     };
-    Ok(Admission { grant, id: carried.id })
+    Ok(Admission { grant, held: TicketHeld { id: carried.id, signer, hour_ends_at: carried.hour_ends_at() } })
 }
 
 /// The origin of the page that asks. A browser names it in `Origin`, but not in a GET to the page's own origin: there
@@ -336,9 +347,12 @@ impl<'t> Carried<'t> {
         Ok(carried)
     }
 
+    fn hour_ends_at(&self) -> u64 {
+        self.issued_at.saturating_add(MAX_LIFE)
+    }
+
     fn check_time(&self, moment: Moment, arrival: Arrival) -> Result<(), TicketError> {
-        // The hour is one of gateways' clocks, so it is not lengthened by what issuers' clocks may be off.
-        if !moment.precedes(self.expires_at) || moment.now >= self.issued_at.saturating_add(MAX_LIFE) {
+        if !moment.precedes(self.expires_at) || moment.now >= self.hour_ends_at() {
             return Err(TicketError::Expired);
         }
         if !moment.has_reached(self.issued_at) {

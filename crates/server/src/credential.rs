@@ -19,7 +19,7 @@ use std::{cell::Cell, sync::Arc};
 
 use http::{HeaderValue, Method, header, request::Parts};
 use tailwater_auth::{
-    Arrival, Grant, Moment, Projects, Purpose, Refusal, TicketError, TicketId, TokenError,
+    Arrival, Grant, Moment, Principal, Projects, Purpose, Refusal, TicketError, TicketHeld, TokenError,
     cookie::may_count,
     ticket::{admit, check_form, in_query, page_of},
 };
@@ -40,7 +40,9 @@ pub(crate) struct Credential {
     /// What that was verified to allow.
     pub(crate) grant: Option<Arc<Grant>>,
     /// What was brought in place of a token.
-    pub(crate) ticket: Option<TicketId>,
+    pub(crate) ticket: Option<TicketHeld>,
+    /// Who that is to quotas, where it came in a cookie: only there is the token still at hand.
+    pub(crate) cookie: Option<Principal>,
     /// Without it, what is said where one is needed.
     pub(crate) unknown: Unknown,
 }
@@ -97,11 +99,11 @@ impl Credential {
     }
 
     fn known(grant: Arc<Grant>) -> Self {
-        Self { grant: Some(grant), ticket: None, unknown: Unknown::Refused(Refusal::NoToken) }
+        Self { grant: Some(grant), ticket: None, cookie: None, unknown: Unknown::Refused(Refusal::NoToken) }
     }
 
     fn none(unknown: Unknown) -> Self {
-        Self { grant: None, ticket: None, unknown }
+        Self { grant: None, ticket: None, cookie: None, unknown }
     }
 }
 
@@ -142,10 +144,10 @@ impl Judge<'_> {
             admitted = admit(ticket, &purpose, self.moment, arrival, |_, _| false, |asked| asked == key);
         }
         let admission = admitted.map_err(Refusal::Ticket)?;
-        if self.guard.revokes(&admission.grant, Some(admission.id)) {
+        if self.guard.revokes(&admission.grant, Some(admission.held)) {
             return Err(Refusal::Ticket(TicketError::Revoked).into());
         }
-        Ok(Credential { ticket: Some(admission.id), ..Credential::known(Arc::new(admission.grant)) })
+        Ok(Credential { ticket: Some(admission.held), ..Credential::known(Arc::new(admission.grant)) })
     }
 
     async fn by_cookie(&self, path: &StreamPath, request: &Parts) -> Result<Credential, Problem> {
@@ -165,7 +167,10 @@ impl Judge<'_> {
         let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
         let Some(token) = name.value_in(lines) else { return Ok(none) };
         let error = match self.verify(&path.project, token).await {
-            Ok(grant) => return Ok(Credential::known(grant)),
+            Ok(grant) => {
+                let cookie = Some(Principal::of_bearer(&grant, token));
+                return Ok(Credential { cookie, ..Credential::known(grant) });
+            }
             Err(NoGrant::Away(away)) => return Ok(Credential::none(Unknown::Away(away))),
             Err(NoGrant::Token(error)) => error,
         };

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tailwater_auth::{BasinName, DocumentError, File, Grant, Moment, Projects, TicketId, TokenError};
+use tailwater_auth::{BasinName, DocumentError, File, Grant, Moment, Projects, TicketHeld, TokenError};
 use tailwater_protocol::ProjectId;
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use zeroize::Zeroizing;
@@ -176,12 +176,15 @@ impl Guard {
     ///
     /// # Errors
     /// Why it does not.
-    pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketId>, now_ms: u64) -> Result<(), TokenError> {
+    pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketHeld>, now_ms: u64) -> Result<(), TokenError> {
+        // First: one who only does not count yet, by a clock that was set back, may go on.
+        if self.revokes(grant, ticket) {
+            return Err(TokenError::Revoked);
+        }
         let projects = self.projects();
         let is_issuers =
             |key| projects.get(&grant.project).is_some_and(|project| self.issuers().still_have(project, key));
-        projects.check(grant, ticket, self.moment(now_ms), is_issuers)?;
-        if self.revokes(grant, ticket) { Err(TokenError::Revoked) } else { Ok(()) }
+        projects.check(grant, ticket, self.moment(now_ms), is_issuers)
     }
 
     /// How long after what its token says a grant ends, in seconds.

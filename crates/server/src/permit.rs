@@ -6,7 +6,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use http::{Method, request::Parts};
-use tailwater_auth::{Act, Grant, Limits, Project, Quotas, Refusal, Ruling, TicketId, Writers, decide};
+use tailwater_auth::{Act, Grant, Limits, Principal, Project, Quotas, Refusal, Ruling, TicketHeld, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
 use tailwater_protocol::{ProjectId, ReadOffset, StreamPath};
@@ -44,7 +44,9 @@ pub(crate) struct Terms {
     pub(crate) quotas: Quotas,
     pub(crate) grant: Option<Arc<Grant>>,
     /// What came in place of the token.
-    ticket: Option<TicketId>,
+    ticket: Option<TicketHeld>,
+    /// Who that is to quotas, where it came in a cookie.
+    pub(crate) cookie: Option<Principal>,
     writers: Writers,
     visibility: Visibility,
     limits: Limits,
@@ -76,23 +78,23 @@ impl Permit {
             return Err(Problem::register_not_known());
         }
         let projects = guard.projects();
-        let Credential { grant, ticket, unknown } = Credential::of(app, guard, &projects, &path, request).await?;
+        let credential = Credential::of(app, guard, &projects, &path, request).await?;
         // Whoever has no token cannot tell a project that is not there from one that shows nothing.
         let project = projects.get(&path.project).ok_or(Refusal::NoToken)?;
         let act = match request.method {
             Method::GET | Method::HEAD => Act::Read(&path.stream),
             _ => Act::Write(&path.stream),
         };
-        let unless_public = match decide(act, grant.as_deref(), project.writers) {
+        let unless_public = match decide(act, credential.grant.as_deref(), project.writers) {
             Ruling::Allowed => None,
-            Ruling::IfPublic(Refusal::NoToken) => Some(unknown),
+            Ruling::IfPublic(Refusal::NoToken) => Some(credential.unknown),
             Ruling::IfPublic(refusal) => Some(Unknown::Refused(refusal)),
             Ruling::Refused(refusal) => return Err(refusal.into()),
         };
         if matches!(act, Act::Write(_)) && app.config.audit.as_ref() == Some(&key) {
             return Err(Problem::audit_stream());
         }
-        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, grant, ticket)), asking: None })
+        Ok(Self { key, unless_public, terms: Some(Terms::of(guard, project, credential)), asking: None })
     }
 
     /// Whether the stream may be seen, given what it is.
@@ -217,7 +219,8 @@ impl Sight {
 }
 
 impl Terms {
-    fn of(guard: &Guard, project: &Project, grant: Option<Arc<Grant>>, ticket: Option<TicketId>) -> Self {
+    fn of(guard: &Guard, project: &Project, credential: Credential) -> Self {
+        let Credential { grant, ticket, cookie, unknown: _ } = credential;
         let visibility = answer::in_log(project.visibility);
         Self {
             guard: guard.clone(),
@@ -225,6 +228,7 @@ impl Terms {
             quotas: project.quotas,
             grant,
             ticket,
+            cookie,
             writers: project.writers,
             visibility,
             limits: project.limits,

@@ -2,7 +2,8 @@
 //! (draft-ietf-httpapi-ratelimit-headers-11; the accounts themselves are `tailwater_auth::quota`).
 //!
 //! A request is charged once, when it is known that it may be asked: a token that does not count, and who may read what is
-//! public only and asks for something else, cost nobody's quota and are told of none. What a body turns out to hold beyond
+//! public only and asks for something else, cost nobody's quota and are told of none. Who is refused a live response's place
+//! is given back what was charged. What a body turns out to hold beyond
 //! the length that it declared, and what an answer holds, is owed: the next ones wait for it. Of Server-Sent Events only
 //! what is read out of a stream's history is counted, and owed when the response ends; nothing is done for each delivery.
 //!
@@ -35,7 +36,7 @@ use crate::{
     problem::Problem,
     request,
     routes::Observed,
-    share::{Shared, Usage, Using},
+    share::{Entered, Shared, Usage, Using},
 };
 
 /// Over how long those come back who were refused at the same time.
@@ -79,6 +80,7 @@ pub(crate) type Paid = Arc<OnceLock<Arc<Payer>>>;
 pub(crate) struct Asking {
     payer: Option<Arc<Payer>>,
     usage: Arc<Usage>,
+    entered: Weak<Entered>,
     cost: Cost,
     paid: Option<Paid>,
     /// Whether its live response has a connection to itself.
@@ -121,11 +123,11 @@ impl Metering {
 
 impl Payer {
     /// Whoever asks; nobody where the project has no quotas.
-    fn of(app: &App, id: &ProjectId, quotas: Quotas, grant: Option<&Grant>, request: &Parts) -> Option<Arc<Self>> {
+    fn of(app: &App, id: &ProjectId, quotas: Quotas, who: impl FnOnce() -> Principal) -> Option<Arc<Self>> {
         if quotas == Quotas::default() {
             return None;
         }
-        let principal = principal(app, grant, request);
+        let principal = who();
         Some(Arc::new(Self { metering: app.metering.clone(), project: id.clone(), principal, quotas }))
     }
 
@@ -153,12 +155,22 @@ impl Payer {
         refused.map_or(Ok(()), |(exceeded, left)| Err(self.refused(app, &exceeded, &left)))
     }
 
-    fn hold(self: &Arc<Self>, app: &App, stream: &str) -> Result<Held, Problem> {
+    /// Gives back what was charged for what was refused after all.
+    fn give_back(&self, cost: Cost) {
+        let now = self.metering.now();
+        self.metering.kept().meter.give_back(&self.asker(), cost, now);
+    }
+
+    /// Takes the place of a live response for which this was charged.
+    fn hold(self: &Arc<Self>, app: &App, stream: &str, cost: Cost) -> Result<Held, Problem> {
         let now = self.metering.now();
         let held = {
             let mut kept = self.metering.kept();
             let held = kept.meter.hold(&self.asker(), stream, now);
-            held.map_err(|exceeded| (exceeded, kept.meter.left(&self.asker(), now)))
+            held.map_err(|exceeded| {
+                kept.meter.give_back(&self.asker(), cost, now);
+                (exceeded, kept.meter.left(&self.asker(), now))
+            })
         };
         held.map_err(|(exceeded, left)| self.refused(app, &exceeded, &left))
     }
@@ -221,6 +233,9 @@ fn contents(response: &Response) -> u64 {
 impl Asking {
     /// Charges a request that may be asked.
     fn charge(&self, app: &App) -> Result<(), Problem> {
+        if let Some(entered) = self.entered.upgrade() {
+            entered.begin(&self.usage);
+        }
         let used = app.admission.requests();
         if self.usage.is_too_much(Shared::Requests, used, app.config.max_requests) {
             return Err(over_share(app, Shared::Requests));
@@ -230,15 +245,18 @@ impl Asking {
         payer.charge(app, self.cost)
     }
 
-    /// Takes a live response's place.
+    /// Takes a live response's place; where there is none, gives back what was charged for it.
     fn attend(&self, app: &App, stream: &str) -> Result<Attendance, Problem> {
         let connection = self.has_connection.then(|| self.usage.begin(Shared::Connections));
         let used = app.admission.connections();
         if connection.is_some() && self.usage.is_too_much(Shared::Connections, used, app.config.max_connections) {
+            if let Some(payer) = &self.payer {
+                payer.give_back(self.cost);
+            }
             return Err(over_share(app, Shared::Connections));
         }
         let place = match &self.payer {
-            Some(payer) => Some((Arc::clone(payer), Some(payer.hold(app, stream)?))),
+            Some(payer) => Some((Arc::clone(payer), Some(payer.hold(app, stream, self.cost)?))),
             None => None,
         };
         Ok(Attendance { place, _connection: connection, replayed: 0 })
@@ -268,34 +286,37 @@ impl Drop for Attendance {
 }
 
 impl Permit {
-    /// Counts a request among those of its project, and charges it if it is known that it may be asked. What is given back
-    /// is the request's part of what projects share, for as long as the HTTP library has to do with it.
+    /// Counts a request among those of its project, and charges it, if it is known that it may be asked; else that is done
+    /// [when it is](Self::charge). What is given back is the request's part of what projects share, for as long as the HTTP
+    /// library has to do with it.
     pub(crate) fn enter(
         &mut self,
         app: &App,
         request: &Parts,
         body: &Body,
         paid: Option<Paid>,
-    ) -> Result<Option<Using>, Problem> {
+    ) -> Result<Option<Arc<Entered>>, Problem> {
         let (Some(terms), Auth::Required(guard)) = (&self.terms, &app.config.auth) else { return Ok(None) };
         let projects = guard.projects();
         let usage = app.shares.of(&terms.project, &projects);
-        let using = usage.begin(Shared::Requests);
-        let payer = Payer::of(app, &terms.project, terms.quotas, terms.grant.as_deref(), request);
+        let entered = Arc::<Entered>::default();
+        let payer = Payer::of(app, &terms.project, terms.quotas, || {
+            terms.cookie.unwrap_or_else(|| principal(app, terms.grant.as_deref(), request))
+        });
         let mut cost = Cost::default();
         if payer.is_some() {
             app.metering.keep_up_with(&projects);
             cost = cost_of(request, body, self.max_body().min(app.config.max_body));
         }
         let has_connection = request.version < Version::HTTP_2;
-        self.asking = Some(Asking { payer, usage, cost, paid, has_connection });
+        self.asking = Some(Asking { payer, usage, entered: Arc::downgrade(&entered), cost, paid, has_connection });
         if self.is_settled() {
             self.charge(app)?;
         }
-        Ok(Some(using))
+        Ok(Some(entered))
     }
 
-    /// Charges the request.
+    /// Counts and charges the request, of which it is known now that it may be asked.
     pub(crate) fn charge(&self, app: &App) -> Result<(), Problem> {
         self.asking.as_ref().map_or(Ok(()), |asking| asking.charge(app))
     }
@@ -328,18 +349,22 @@ pub(crate) fn charge_one(
     grant: &Grant,
     request: &Parts,
 ) -> Result<(), Problem> {
-    let Some(payer) = Payer::of(app, &project.id, project.quotas, Some(grant), request) else { return Ok(()) };
+    let who = || principal(app, Some(grant), request);
+    let Some(payer) = Payer::of(app, &project.id, project.quotas, who) else { return Ok(()) };
     app.metering.keep_up_with(projects);
     payer.bears(Observed::paid(&request.extensions).as_ref());
     payer.charge(app, Cost { requests: 1, ..Cost::default() })
 }
 
-/// Who asks.
+/// Who asks, unless a cookie says it.
 fn principal(app: &App, grant: Option<&Grant>, request: &Parts) -> Principal {
     let token = || request::Fields(&request.headers).bearer().ok().flatten();
     match grant {
-        Some(Grant { id: Some(id), .. }) => Principal::of_token_id(id),
-        Some(grant) => token().map_or_else(|| Principal::of_issue(grant.key, grant.issued_at), Principal::of_token),
+        Some(grant) => match (token(), &grant.id) {
+            (Some(token), _) => Principal::of_bearer(grant, token),
+            (None, Some(id)) => Principal::of_token_id(id),
+            (None, None) => Principal::of_issue(grant.key, grant.issued_at),
+        },
         None => {
             let peer = request.extensions.get::<Peer>().copied();
             let client = app.admission.client(peer, &request.headers);

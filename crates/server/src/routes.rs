@@ -99,8 +99,8 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
     let paid = Observed::paid(request.extensions());
     let (parts, body) = request.into_parts();
     let decided = Permit::decide(&app, &parts).await;
-    let entered = decided.and_then(|mut permit| permit.enter(&app, &parts, &body, paid).map(|using| (permit, using)));
-    let (permit, using) = match entered {
+    let entered = decided.and_then(|mut permit| permit.enter(&app, &parts, &body, paid).map(|held| (permit, held)));
+    let (permit, held) = match entered {
         Ok(entered) => entered,
         Err(problem) => {
             app.bodies.decline(&parts.headers, body).await;
@@ -121,8 +121,8 @@ async fn stream_op(State(app): State<App>, request: Request) -> Response {
         _ => Err(Problem::method_not_allowed(cors::METHODS)),
     };
     let response = answered.unwrap_or_else(IntoResponse::into_response);
-    match using {
-        Some(using) => using.last_with(response),
+    match held {
+        Some(held) => held.last_with(response),
         None => response,
     }
 }

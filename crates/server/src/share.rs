@@ -1,14 +1,14 @@
 //! What each project uses of what all of them share on this pod: requests that are served at once, and connections. When
 //! one of them is nearly used up, whoever has more than a fair share is refused first ([`tailwater_auth::turn`]).
 //!
-//! Counted are requests for streams from when their token has counted until their answer is sent or has left for a delivery
-//! shard, and live responses that have a connection to themselves. What a connection is for that asks for nothing, nobody
+//! Counted are requests for streams from when it is known that they may be asked until their answer is sent or has left for a
+//! delivery shard, so nobody uses up a project's share by asking it for what he may not have; and live responses that have a connection to themselves. What a connection is for that asks for nothing, nobody
 //! knows. The table has an entry for each project that has been asked for and is in force, or has something under way.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -50,6 +50,10 @@ pub(crate) struct Usage {
     own: [AtomicU64; 2],
     all: Arc<All>,
 }
+
+/// A request's use of what is shared, once that has begun. Only whoever serves the request keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Entered(OnceLock<Using>);
 
 /// One of what is shared, in use for as long as this lives.
 #[derive(Debug)]
@@ -108,9 +112,14 @@ impl Usage {
     }
 }
 
-impl Using {
+impl Entered {
+    /// It is known that the request may be asked.
+    pub(crate) fn begin(&self, usage: &Arc<Usage>) {
+        self.0.get_or_init(|| usage.begin(Shared::Requests));
+    }
+
     /// Lasts until the response has been sent, or has left the HTTP library.
-    pub(crate) fn last_with(self, response: Response) -> Response {
+    pub(crate) fn last_with(self: Arc<Self>, response: Response) -> Response {
         if response.body().is_end_stream() {
             return response;
         }

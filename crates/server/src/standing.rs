@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tailwater_auth::{Act, Grant, Refusal, Ruling, TicketError, TicketId, TokenError, decide};
+use tailwater_auth::{Act, Grant, Refusal, Ruling, TicketError, TicketHeld, TokenError, decide};
 use tailwater_protocol::{ProjectId, sse::Lapse};
 use tokio::time::{Instant, sleep_until};
 
@@ -41,7 +41,7 @@ pub(crate) enum Who {
         /// What it lets him do.
         grant: Arc<Grant>,
         /// What he has brought in its place.
-        ticket: Option<TicketId>,
+        ticket: Option<TicketHeld>,
     },
     /// Anybody, in this project.
     Anybody(ProjectId),
@@ -54,9 +54,10 @@ pub(crate) type Vigil = Pin<Box<dyn Future<Output = Refusal> + Send>>;
 impl Standing {
     pub(crate) fn new(guard: Guard, who: Who, stream: Arc<str>, has_right: bool, ambient: Ambient) -> Self {
         let ends_at = match &who {
-            Who::Bearer { grant, .. } => {
-                // The first moment that is refused to a new request.
-                let end_ms = grant.expires_at.saturating_add(guard.skew()).saturating_mul(1000);
+            Who::Bearer { grant, ticket } => {
+                // The first moment that is refused to a new request. Issuers' clocks may be off, not a ticket's hour.
+                let end = grant.expires_at.saturating_add(guard.skew());
+                let end_ms = ticket.map_or(end, |ticket| end.min(ticket.hour_ends_at)).saturating_mul(1000);
                 Instant::now().checked_add(Duration::from_millis(end_ms.saturating_sub(ambient.now())))
             }
             Who::Anybody(_) => None,

@@ -76,15 +76,24 @@ impl Account {
     }
 
     pub(super) fn take(&mut self, cost: Cost, now: Duration) {
-        for (bucket, cost) in [
+        for (bucket, cost) in self.buckets_of(cost) {
+            bucket.take(cost, now);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, cost: Cost, now: Duration) {
+        for (bucket, cost) in self.buckets_of(cost) {
+            bucket.give_back(cost, now);
+        }
+    }
+
+    fn buckets_of(&mut self, cost: Cost) -> impl Iterator<Item = (&mut Bucket, u64)> {
+        let all = [
             (&mut self.requests, cost.requests),
             (&mut self.bytes, cost.bytes),
             (&mut self.connections, cost.connections),
-        ] {
-            if let Some(bucket) = bucket {
-                bucket.take(cost, now);
-            }
-        }
+        ];
+        all.into_iter().filter_map(|(bucket, cost)| Some((bucket.as_mut()?, cost)))
     }
 
     pub(super) fn left_of(

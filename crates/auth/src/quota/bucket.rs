@@ -76,6 +76,12 @@ impl Bucket {
         *self = Self { policy: self.policy, level, at: self.at.max(now) };
     }
 
+    /// Puts back what was taken, as far as there is room: what has come back by itself meanwhile is not had twice.
+    pub(super) fn give_back(&mut self, cost: u64, now: Duration) {
+        let level = self.level(now).saturating_add(i128::from(cost).saturating_mul(self.policy.unit()));
+        *self = Self { policy: self.policy, level: level.min(self.policy.full()), at: self.at.max(now) };
+    }
+
     /// Whether it is as if nothing had ever been taken.
     pub(super) fn is_full(&self, now: Duration) -> bool {
         self.lacking(self.policy.full(), now).is_none()

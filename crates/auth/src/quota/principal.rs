@@ -1,6 +1,6 @@
 //! Who asks, as far as quotas tell askers apart.
 
-use crate::key::KeyPrint;
+use crate::{key::KeyPrint, token::Grant};
 
 /// Who asks, as a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +19,12 @@ pub(super) enum Kind {
 }
 
 impl Principal {
+    /// Whoever has this token, which was verified to grant this.
+    #[must_use]
+    pub fn of_bearer(grant: &Grant, token: &str) -> Self {
+        grant.id.as_deref().map_or_else(|| Self::of_token(token), Self::of_token_id)
+    }
+
     /// Whoever has a token of this id, of a project.
     #[must_use]
     pub fn of_token_id(id: &str) -> Self {

@@ -76,7 +76,8 @@ fn a_ticket_reads_its_stream_as_long_as_its_token_would() {
     assert!(ticket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
     assert!(ticket.len() <= 110, "{} characters", ticket.len());
     let admission = used(&ticket, &room(&chat)).unwrap();
-    assert_eq!((admission.id, admission.grant.expires_at), (ID, NOW + 600));
+    let held = TicketHeld { id: ID, signer: chat.keys.first().map(Key::print), hour_ends_at: NOW + MAX_LIFE };
+    assert_eq!((admission.held, admission.grant.expires_at), (held, NOW + 600));
     let ruled = |act| decide(act, Some(&admission.grant), crate::project::Writers::ReadToo);
     assert_eq!(ruled(Act::Read("room/1")), Ruling::Allowed);
     for act in [Act::Read("room/2"), Act::Read("room"), Act::Read("room/1/x"), Act::Write("room/1"), Act::Manage] {
@@ -240,12 +241,27 @@ fn a_ticket_outlives_a_rotation_but_not_the_key_of_its_token() {
     assert_eq!(used(ticket.reveal(), &room(&rotated)), Err(TicketError::Revoked));
 }
 
+/// Whoever has a key of the project can sign what no gateway would.
+#[test]
+fn a_ticket_that_says_it_lives_longer_than_an_hour_lives_an_hour_and_tells_who_signed_it() {
+    let chat = project("chat", vec![key("a", SECRET), key("b", OTHER)]);
+    let [first, second] = [0, 1].map(|n| chat.keys.iter().nth(n).unwrap());
+    let carried =
+        Carried { id: ID, key: first.print(), issued_at: NOW, expires_at: u64::MAX, since: None, token: None };
+    let carried = carried.encode();
+    let signature = second.signing().and_then(|key| key.sign(&room(&chat).signed(&carried))).unwrap();
+    let forged = URL_SAFE_NO_PAD.encode(&carried) + &signature;
+    let admission = used(&forged, &room(&chat)).unwrap();
+    assert_eq!((admission.grant.key, admission.grant.expires_at), (first.print(), NOW + MAX_LIFE));
+    assert_eq!((admission.held.signer, admission.held.hour_ends_at), (Some(second.print()), NOW + MAX_LIFE));
+}
+
 #[test]
 fn a_project_of_public_keys_has_tickets_by_the_gateways_secret() {
     let own = public();
     let chat = project("chat", vec![own.clone()]);
     let ticket = issued(&chat, &grant(&chat));
-    assert!(used(&ticket, &room(&chat)).is_ok());
+    assert_eq!(used(&ticket, &room(&chat)).map(|admission| admission.held.signer), Ok(None), "no key that can go");
     assert_eq!(
         issue(&Purpose { secrets: &NO_SECRETS, ..room(&chat) }, &grant(&chat), NOW, ID),
         Err(IssueError::NoSecret)

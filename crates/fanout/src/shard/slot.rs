@@ -13,6 +13,8 @@ use tailwater_protocol::sse::Lapse;
 use super::{Departure, End, Loss, Shard, Stands, Wake, Wants, line::LineId};
 use crate::{actor::ReaderGuard, frame::Stand};
 
+const A_MILLISECOND: Duration = Duration::from_millis(1);
+
 /// Where a slot is in its shard.
 pub type SlotId = usize;
 
@@ -180,9 +182,12 @@ impl<S: Read + Write, L> Shard<S, L> {
         if self.slots[id].wants == Wants::Answer {
             return self.wake(id, Wake::Moved);
         }
-        let (stands, Slot { socket, cursor, ends_at, unread, luggage, .. }) = self.leave(id);
+        let (stands, Slot { socket, cursor, ends_at, due, unread, luggage, .. }) = self.leave(id);
         self.metrics.fell_behind.inc();
-        let ends_at = self.began + Duration::from_millis(ends_at);
+        // Times were rounded down here. Where its reader may not go on by then, the response must not end before that for
+        // having lasted long enough: nobody would say why.
+        let rounded_off = matches!(due, Due::Lapse(_)).then_some(A_MILLISECOND);
+        let ends_at = self.began + Duration::from_millis(ends_at) + rounded_off.unwrap_or_default();
         // It may have been sent one that is higher than its own.
         let cursor = cursor.max(self.interval);
         let unread = unread.into();

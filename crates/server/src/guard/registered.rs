@@ -14,7 +14,7 @@ use std::{
 };
 
 use tailwater_auth::{
-    Grant, Project, Projects, TicketId, TokenError,
+    Grant, Project, Projects, TicketHeld, TokenError,
     key::SecretText,
     register::{InForce, Register},
 };
@@ -92,11 +92,12 @@ impl Guard {
     }
 
     /// Whether what was granted counts no more: what was granted for a token, or for a ticket that was got with it.
-    pub(crate) fn revokes(&self, grant: &Grant, ticket: Option<TicketId>) -> bool {
+    pub(crate) fn revokes(&self, grant: &Grant, ticket: Option<TicketHeld>) -> bool {
         let Some(log) = self.register() else { return false };
         let is_revoked = |register: &Register| {
-            let by_name = |id: TicketId| register.is_revoked(&grant.project, Some(&id.to_string()), grant.issued_at);
-            register.revokes(grant) || ticket.is_some_and(by_name)
+            let is_named =
+                |ticket: TicketHeld| register.is_revoked(&grant.project, Some(&ticket.id.to_string()), grant.issued_at);
+            register.revokes(grant) || ticket.is_some_and(is_named)
         };
         log.with(|view| is_revoked(view.register()))
     }
@@ -228,5 +229,56 @@ impl Trusted {
 
     fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {
         self.registered.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tailwater_auth::{File, Scopes, Streams, TicketId, TokenError, register::Record};
+    use tailwater_log::NewRecord;
+    use tailwater_testkit::ScriptedUpstream;
+    use tailwater_upstream::Append;
+
+    use super::*;
+
+    /// A clock that was set back makes a token too young, which ends nothing; but what is revoked meanwhile is.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_revoked_does_not_count_whatever_the_clock_says() {
+        let text = "[[project]]\nid = 'p'\n[[project.key]]\nalgorithm = 'HS256'\nsecret = 'the secret of p, and it is long enough'\n";
+        let projects = Projects::parse([File { name: "p.toml", bytes: text.as_bytes() }]).unwrap();
+        let project = ProjectId::parse("p").unwrap();
+        let key = projects.get(&project).unwrap().keys.first().unwrap().print();
+        let upstream = ScriptedUpstream::default();
+        let revoked = |id: &str| Record::RevokeToken { project: project.clone(), id: id.to_owned(), expires_at: None };
+        let ticket = TicketHeld { id: TicketId([7; 9]), signer: Some(key), hour_ends_at: 3000 };
+        let records = [revoked("gone"), revoked(&ticket.id.to_string())];
+        let records = records.map(|record| NewRecord::message(record.encode().into()));
+        upstream.land(&RegisterLog::key(), Append::new(records.to_vec())).unwrap();
+        let metrics = tailwater_register::Metrics::register(&prometheus::Registry::new()).unwrap();
+        let guard = Guard::fixed(projects, Duration::ZERO);
+        let guard = guard.beside_register(RegisterLog::new(Arc::new(upstream), metrics));
+        tokio::spawn(guard.clone().keep_up());
+        assert!(guard.is_read_within(Duration::from_secs(60)).await);
+
+        let grant = |id: &str| Grant {
+            project: project.clone(),
+            scopes: Scopes::among(["read"]),
+            streams: Streams::All,
+            expires_at: 3000,
+            not_before: Some(1000),
+            issued_at: Some(1000),
+            key,
+            id: Some(id.to_owned()),
+        };
+        let table = [
+            ("good", None, 2000, Ok(())),
+            ("good", None, 999, Err(TokenError::NotYet)),
+            ("gone", None, 999, Err(TokenError::Revoked)),
+            ("good", Some(ticket), 999, Err(TokenError::Revoked)),
+            ("gone", None, 4000, Err(TokenError::Revoked)),
+        ];
+        for (id, ticket, now, counts) in table {
+            assert_eq!(guard.counts(&grant(id), ticket, now * 1000), counts, "{id} {ticket:?} {now}");
+        }
     }
 }

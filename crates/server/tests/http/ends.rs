@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fixture::{Fixture, Live, NOW_MS},
+    rights::PAGE,
     wire::{LIMIT, ask, counted, cramped, read_until, request, serve},
 };
 
@@ -260,6 +261,55 @@ async fn a_response_ends_with_whatever_it_stands_on_and_with_nothing_else() {
             let chunk = live.chunk().await.unwrap();
             assert_eq!(chunk == last_words("revoked"), ends, "{what}, {n}: {chunk}");
         }
+    }
+}
+
+/// The URL of what a ticket reads that is got with this token.
+async fn by_ticket(house: &House, bearer: &str) -> String {
+    let wanted = format!(r#"{{"stream": "chat/s", "origin": "{PAGE}"}}"#);
+    let issued = house.fixture.send("POST", "/v1/ticket", &[writer_of(bearer)], wanted).await;
+    assert_eq!(issued.status, 201);
+    format!("{PATH}?offset=-1&live=sse&ticket={}", issued.json()["ticket"].as_str().unwrap())
+}
+
+/// The first key signs tickets, whichever has signed the token.
+#[tokio::test(start_paused = true)]
+async fn a_response_by_ticket_ends_with_the_key_of_the_ticket_and_with_that_of_the_token() {
+    let table = [
+        ("the first secret of chat", [true, true]),
+        ("the second secret of chat", [false, true]),
+        ("the secret of other", [false, false]),
+    ];
+    for (secret, ends) in table {
+        let house = House::new();
+        house.put("private", "a").await;
+        let mut lives = Vec::new();
+        for by in [By::First, By::Second] {
+            let uri = by_ticket(&house, &signed("reader", "read", 600, by)).await;
+            let mut live = house.fixture.live(&uri, &[("origin", PAGE)]).await;
+            assert!(live.chunk().await.unwrap().contains("data:a\n"));
+            lives.push(live);
+        }
+        house.change(&PROJECTS.replace(secret, "another secret, which is new,")).await;
+        for (mut live, ends) in lives.into_iter().zip(ends) {
+            let told = timeout(A_SECOND, live.chunk()).await.ok().flatten();
+            assert_eq!(told, ends.then(|| last_words("revoked")), "{secret}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_by_ticket_ends_with_the_tickets_hour_which_no_skew_lengthens() {
+    let lasts = Config { sse_lifetime: Duration::from_secs(3 * 3600), ..Config::default() };
+    let house = House::with(lasts, Default::default(), SKEW);
+    house.put("private", "a").await;
+    // How long the token lasts, and the response.
+    for (token, response) in [(7200, 3600), (3599, 3600), (3600, 3600), (60, 62)] {
+        let uri = by_ticket(&house, &bearer("reader", "read", token)).await;
+        let began = Instant::now();
+        let all = rest(house.fixture.live(&uri, &[("origin", PAGE)]).await).await;
+        assert!(all.ends_with(&last_words("expired")), "{all}");
+        assert_eq!(began.elapsed().as_secs(), response, "{token}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! How much a project, and each principal of it, may ask for; and whose turn it is when the gateway is nearly full.
 
-use std::{convert::Infallible, net::SocketAddr, num::NonZeroUsize, time::Duration};
+mod shares;
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fixture::{Answer, Fixture, NOW_MS},
-    wire::{LIMIT, ask, counted, cramped, from, read_to_end, read_until, request, serve},
+    wire::{LIMIT, ask, counted, cramped, from, read_until, request, serve},
 };
 
 const PATH: &str = "/v1/stream/chat/s";
@@ -44,6 +46,11 @@ fn fixture(quota: &str) -> Fixture {
 
 /// The credentials of a token that may read and write, with an id or without.
 fn bearer(project: &str, id: Option<&str>) -> String {
+    bearer_until(project, id, 1000)
+}
+
+/// The same, which expires in so many seconds.
+fn bearer_until(project: &str, id: Option<&str>, expires_in: u64) -> String {
     let project = ProjectId::parse(project).unwrap();
     let key = projects("").get(&project).unwrap().keys.first().unwrap().signing().unwrap();
     let now = NOW_MS / 1000;
@@ -52,7 +59,7 @@ fn bearer(project: &str, id: Option<&str>) -> String {
         scopes: Scopes::among(["read", "write"]),
         streams: None,
         issued_at: now - 1000,
-        expires_at: now + 1000,
+        expires_at: now + expires_in,
         not_before: None,
         audience: None,
         issuer: None,
@@ -203,7 +210,7 @@ async fn what_is_read_counts_whatever_type_its_stream_has_and_a_refusal_in_band_
     assert_eq!((poll.status, left(&poll, "bytes")), (200, Some(10)));
     let event_source = [("authorization", a.as_str()), ("accept", "text/event-stream"), ("cache-control", "no-cache")];
     let told = fixture.send("GET", &format!("{PATH}?offset=-1&live=sse"), &event_source, "").await;
-    assert!(told.status == 200 && told.body.starts_with(b"retry: "), "{:?}", told.body);
+    assert!(told.status == 200 && told.body.starts_with(b"id: refused\nretry: "), "{:?}", told.body);
     assert_eq!(left(&head(&fixture, &a).await, "bytes"), Some(10), "who was refused has read nothing");
 }
 
@@ -265,6 +272,38 @@ async fn a_place_is_given_back_however_a_live_response_ends() {
         drop(drained);
     });
     assert_eq!((polled.status, free().await), (204, 2), "drained");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_place_has_lost_nothing_by_asking() {
+    let flows = |most: u64| {
+        let most = format!("{{ most = {most}, within = 1000000 }}");
+        format!("requests = {most}, bytes = {most}, connections = {most}")
+    };
+    // Who has put the stream there has asked once, and the other one may ask eight times.
+    let (own, all) = (flows(8), flows(9));
+    let table = [
+        ("readers", format!("quota = {{ {all}, principal = {{ readers = 1, {own} }} }}")),
+        ("project-readers", format!("quota = {{ readers = 1, {all}, principal = {{ {own} }} }}")),
+        ("project-streams", format!("quota = {{ streams = 1, {all}, principal = {{ {own} }} }}")),
+    ];
+    for (policy, quota) in table {
+        let fixture = fixture(&quota);
+        put(&fixture, "/v1/stream/chat/t", "private").await;
+        let a = who("a");
+        let held = fixture.live("/v1/stream/chat/t?offset=now&live=sse", &[("authorization", &a)]).await;
+        for live in ["sse", "long-poll"].repeat(10) {
+            let refused = send(&fixture, &a, "GET", &format!("{PATH}?offset=-1&live={live}"), "").await;
+            assert_eq!(refused.status, 429, "{policy}");
+            assert_eq!(refused.json()["violated-policies"], serde_json::json!([policy]));
+            assert_eq!(["requests", "bytes", "connections"].map(|name| left(&refused, name)), [Some(7); 3], "{policy}");
+        }
+        drop(held);
+        for rest in (0..7).rev() {
+            let answer = send(&fixture, &a, "HEAD", "/v1/stream/chat/t", "").await;
+            assert_eq!((answer.status, left(&answer, "requests")), (200, Some(rest)), "{policy}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -376,6 +415,25 @@ async fn a_token_without_an_id_is_itself_and_a_new_one_is_another() {
     let token = bearer("chat", None);
     assert_eq!((head(&fixture, &token).await.status, head(&fixture, &token).await.status), (200, 429));
     assert_eq!(head(&fixture, &who("a")).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_a_cookie_is_who_it_is_in_a_header() {
+    let quota = "cookie = 'session'\nquota = { principal = { requests = { most = 2, within = 1000 } } }";
+    let fixture = fixture(quota);
+    put(&fixture, PATH, "private").await;
+    let with_cookie = async |bearer: &str| {
+        let cookie = format!("session={}", bearer.strip_prefix("Bearer ").unwrap());
+        fixture.send("HEAD", PATH, &[("cookie", &cookie), ("sec-fetch-site", "same-origin")], "").await
+    };
+    // Two tokens without an id that were issued at the same time, and one with an id.
+    for token in [bearer("chat", None), bearer_until("chat", None, 999), who("a")] {
+        let answers = [with_cookie(&token).await, head(&fixture, &token).await, with_cookie(&token).await];
+        assert_eq!(
+            answers.map(|answer| (answer.status, left(&answer, "requests"))),
+            [(200, Some(1)), (200, Some(0)), (429, Some(0))]
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -515,81 +573,4 @@ async fn a_place_is_kept_on_the_way_to_a_shard_and_given_back_when_the_response_
     assert_eq!(fixture.send("POST", PATH, &close, "").await.status, 204);
     read_until(&mut closed, "0\r\n\r\n").await;
     places(&fixture, &a, 1).await;
-}
-
-#[tokio::test]
-async fn where_connections_are_nearly_used_up_a_greedy_project_is_refused_and_others_come_in() {
-    let config = Config { max_connections: 10, ..Config::default() };
-    let fixture = on("", config, Default::default());
-    put(&fixture, PATH, "private").await;
-    put(&fixture, "/v1/stream/other/s", "private").await;
-    let (_server, address) = serve(&fixture).await;
-    let (greedy, modest) =
-        (following(&who("a")), { asking(&bearer("other", None), "GET /v1/stream/other/s?offset=-1&live=sse") });
-    let mut readers = Vec::new();
-    for _ in 0..8 {
-        readers.push(reader(address, &greedy).await);
-    }
-    let refused = read_to_end(&mut request(address, &greedy).await).await;
-    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("\"code\":\"over_fair_share\""), "{refused}");
-    assert!(refused.contains("http-problem-types#temporary-reduced-capacity"), "{refused}");
-    assert!(refused.contains("\r\nconnection: close\r\n") && refused.contains("\r\nretry-after: "), "{refused}");
-    let event_source = format!("{greedy}\r\naccept: text/event-stream\r\ncache-control: no-cache");
-    let told = read_to_end(&mut request(address, &event_source).await).await;
-    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\r\n\r\nid: refused\nretry: "), "{told}");
-    assert!(fixture.metric("tailwater_share_refused_total{shared=\"connections\"} 2"));
-    counted(&fixture, "tailwater_http_connections 8").await;
-    for _ in 0..2 {
-        readers.push(reader(address, &modest).await);
-    }
-    // What is not live takes no place for long, and is let in.
-    readers.pop();
-    counted(&fixture, "tailwater_http_connections 9").await;
-    let mut last = TcpStream::connect(address).await.unwrap();
-    assert!(ask(&mut last, &asking(&who("a"), "HEAD /v1/stream/chat/s")).await.starts_with("HTTP/1.1 200 "));
-    drop(last);
-    // When it has less than its share, it is its turn again.
-    readers.drain(..4);
-    counted(&fixture, "tailwater_http_connections 5").await;
-    for _ in 0..3 {
-        readers.push(reader(address, &modest).await);
-    }
-    readers.push(reader(address, &greedy).await);
-}
-
-#[tokio::test]
-async fn where_requests_are_nearly_used_up_a_greedy_project_is_refused_and_others_are_served() {
-    // Live responses are requests as all others then.
-    let config = Config { max_requests: 10, delivery_shards: 0, ..Config::default() };
-    let fixture = on("", config, Default::default());
-    put(&fixture, PATH, "private").await;
-    put(&fixture, "/v1/stream/other/s", "private").await;
-    let (_server, address) = serve(&fixture).await;
-    let mut readers = Vec::new();
-    for _ in 0..8 {
-        readers.push(reader(address, &following(&who("a"))).await);
-    }
-    let refused =
-        ask(&mut TcpStream::connect(address).await.unwrap(), &asking(&who("b"), "HEAD /v1/stream/chat/s")).await;
-    assert!(refused.starts_with("HTTP/1.1 503 ") && !refused.contains("connection: close"), "{refused}");
-    assert!(fixture.metric("tailwater_share_refused_total{shared=\"requests\"} 1"));
-    let served = asking(&bearer("other", None), "HEAD /v1/stream/other/s");
-    assert!(ask(&mut TcpStream::connect(address).await.unwrap(), &served).await.starts_with("HTTP/1.1 200 "));
-    readers.clear();
-    counted(&fixture, "tailwater_http_sse_readers 0").await;
-    let head = asking(&who("b"), "HEAD /v1/stream/chat/s");
-    assert!(ask(&mut TcpStream::connect(address).await.unwrap(), &head).await.starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
-async fn in_open_mode_everything_is_one_project_and_may_have_all() {
-    let config = Config { max_connections: 5, max_connections_per_address: NonZeroUsize::new(5), ..Config::default() };
-    let fixture = Fixture::with(config, Default::default());
-    fixture.put("/v1/stream/s", "text/plain", "a").await;
-    let (_server, address) = serve(&fixture).await;
-    let mut readers = Vec::new();
-    for _ in 0..5 {
-        readers.push(reader(address, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h").await);
-    }
-    assert!(fixture.metric("tailwater_http_connections 5"));
 }

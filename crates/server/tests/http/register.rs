@@ -1,5 +1,7 @@
 //! What is changed at run time: projects, keys, revocations; and the log of who has asked for what.
 
+mod tickets;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Readers that have to look anew where they stand, and readers that the ring has left behind.
 
+use std::time::Duration;
+
 use tailwater_protocol::{ContentKind, Offset};
 
 use super::{
@@ -102,6 +104,28 @@ fn who_comes_back_goes_on_where_it_stood() {
         assert_eq!((guest.client.at, guest.client.last().cursor), (24, Some(CURSOR + 9)));
     }
     world.check();
+}
+
+/// In microseconds: how long the response lasts, when its reader may not go on, and what of it the departure must not forget.
+#[test]
+fn who_departs_ends_elsewhere_no_earlier_than_its_reader_may_not_go_on() {
+    let table = [(9_000_900, Some(5_000_700), 5_000_700), (5_000_900, Some(5_000_700), 5_000_700)];
+    let without = [(5_000_700, Some(9_000_000), 5_000_000), (5_000_700, None, 5_000_000)];
+    for (lasts, expires, ends) in table.into_iter().chain(without) {
+        let mut world = World::new();
+        let stream = world.stream(ContentKind::Text);
+        let (began, lasts) = (world.now.at, Duration::from_micros(lasts));
+        let coming = Coming { lasts, expires: expires.map(Duration::from_micros), ..Coming::default() };
+        let _guest = world.arrive_as(&stream, 0, &coming);
+        stream.feed.turn();
+        stream.feed.ring();
+        world.hear();
+        let departures = world.shard.departures();
+        let [Departure::Behind { ends_at, .. }] = &departures[..] else { panic!("it is to come back") };
+        let ends = Duration::from_micros(ends);
+        let elsewhere = ends_at.saturating_duration_since(began);
+        assert!((ends..=ends + Duration::from_millis(1)).contains(&elsewhere), "{ends:?}: {elsewhere:?}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@
 //! | `callers` | who asks: addresses behind proxies, origins, cookies |
 //! | `records` | logs of streams, and the register |
 //! | `requests` | whole requests, through the router |
+//! | `wire` | bytes of HTTP/1.1 before anything else sees them, and whom requests are for |
 
 mod bodies;
 mod callers;
@@ -31,12 +32,13 @@ mod requests;
 mod tickets;
 mod tokens;
 mod trust;
+mod wire;
 
 /// A function that panics where something does not hold of these bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets, by name. Each has a folder of the same name in `corpus/`.
-pub const TARGETS: [(&str, Target); 24] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("claims", tokens::claims),
     ("client-address", callers::client_address),
     ("content-type", fields::content_type),
@@ -44,6 +46,8 @@ pub const TARGETS: [(&str, Target); 24] = [
     ("creation", fields::creation),
     ("document", issuers::document),
     ("etag", fields::etag),
+    ("framing", wire::framing),
+    ("host", wire::host),
     ("json-body", bodies::json_body),
     ("jwks", issuers::jwks),
     ("jwks-url", issuers::jwks_url),

@@ -21,7 +21,7 @@ const SHORT: usize = 18;
 
 /// Follows the bytes of one connection.
 #[derive(Debug)]
-pub(crate) struct Framing {
+pub struct Framing {
     state: State,
     /// The most bytes in a head.
     most: usize,
@@ -76,11 +76,11 @@ struct Short {
 
 /// Bytes that are not for the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub struct Refused {
     /// How many bytes in front of them are.
-    pub(crate) passed: usize,
+    pub passed: usize,
     /// What the library is to see in their place, so that it refuses the request and ends the connection.
-    pub(crate) instead: &'static [u8],
+    pub instead: &'static [u8],
 }
 
 /// Why a byte cannot stand where it does.
@@ -92,7 +92,8 @@ enum Fault {
 
 impl Framing {
     /// A connection at its beginning, or behind a whole request, of which heads have so many bytes at most.
-    pub(crate) fn new(most: usize) -> Self {
+    #[must_use]
+    pub fn new(most: usize) -> Self {
         Self {
             state: State::Start,
             most,
@@ -105,7 +106,11 @@ impl Framing {
     }
 
     /// Follows further bytes, as far as they are good. Behind an error nothing may be asked any more.
-    pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    ///
+    /// The first byte that cannot stand where it does.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut at = 0;
         while at < bytes.len() {
             let state = self.state;
@@ -356,7 +361,8 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(String::new()))
             }
         });
-        let connection = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(ours), service);
+        let connection =
+            http1::Builder::new().half_close(true).max_header_size(MOST).serve_connection(TokioIo::new(ours), service);
         let ask = async {
             client.write_all(bytes).await.unwrap();
             client.shutdown().await.unwrap();
@@ -383,7 +389,10 @@ mod tests {
         let pieces = ["", "\r", "\n", "\r\n", " ", "\t", "\0", "0", "5", ";", ":", "\r\nab", "content-length: 1\r\n"];
         let more =
             ["transfer-encoding: chunked\r\n", "Transfer-Encoding : x\r\n", "\r\n a\r\n", "é", "\u{b}", "chunked,"];
-        let piece = prop::sample::select([&pieces[..], &more[..]].concat());
+        // Just as long as a head may be, and longer.
+        let long = (MOST - 64..MOST + 64).prop_map(|length| "a".repeat(length));
+        let piece = prop::sample::select([&pieces[..], &more[..]].concat()).prop_map(str::to_owned);
+        let piece = prop_oneof![3 => piece, 1 => long];
         (prop::collection::vec(request, 1..4), piece, any::<prop::sample::Index>()).prop_map(|(requests, piece, at)| {
             let mut bytes = requests.concat().into_bytes();
             let at = at.index(bytes.len() + 1);
@@ -438,8 +447,12 @@ mod tests {
                 });
                 let whole = whole.count();
                 let seen = [good, refused.instead, b"GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n"].concat();
+                // A socket that a live response comes back with is read again, with what stood in place.
+                let again = Framing::new(MOST).follow(&seen).unwrap_err();
+                let seen_again = [&seen[..again.passed], again.instead, b"GET /smuggled HTTP/1.1\r\n\r\n"].concat();
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 prop_assert!(runtime.block_on(served(&seen)).len() <= whole);
+                prop_assert!(runtime.block_on(served(&seen_again)).len() <= whole);
             }
         }
     }

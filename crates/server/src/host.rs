@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Version, header, uri::Authority};
 
 /// What is wrong with the host that a request names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HostError {
+pub enum HostError {
     /// A request of HTTP/1.1 names none.
     #[error("the header `host` is missing")]
     Missing,
@@ -23,7 +23,11 @@ pub(crate) enum HostError {
 }
 
 /// Looks whether a request names one host at most, and one where it has to.
-pub(crate) fn judge<B>(request: &Request<B>) -> Result<(), HostError> {
+///
+/// # Errors
+///
+/// It does not, or what it names is no host.
+pub fn judge<B>(request: &Request<B>) -> Result<(), HostError> {
     let mut fields = request.headers().get_all(header::HOST).iter();
     let (field, further) = (fields.next(), fields.next());
     if further.is_some() {
@@ -33,7 +37,7 @@ pub(crate) fn judge<B>(request: &Request<B>) -> Result<(), HostError> {
         return Err(HostError::Missing);
     }
     let asked = request.uri().authority();
-    if asked.is_some_and(|asked| asked.as_str().contains('@')) {
+    if asked.is_some_and(|asked| !is_plain(asked)) {
         return Err(HostError::Malformed);
     }
     // An empty one is for a URL that has none.
@@ -53,7 +57,18 @@ pub(crate) fn judge<B>(request: &Request<B>) -> Result<(), HostError> {
 
 fn named(field: &HeaderValue) -> Result<Authority, HostError> {
     let named = Authority::try_from(field.as_bytes()).map_err(|_| HostError::Malformed)?;
-    if named.as_str().contains('@') || named.host().is_empty() { Err(HostError::Malformed) } else { Ok(named) }
+    if is_plain(&named) { Ok(named) } else { Err(HostError::Malformed) }
+}
+
+/// Whether it is a host, and a port perhaps: nobody stands in front, and no list is made of several fields.
+fn is_plain(authority: &Authority) -> bool {
+    let host = authority.host();
+    let is_port = |port: &str| {
+        let digits = port.strip_prefix(':').unwrap_or("none");
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+    };
+    let behind = authority.as_str().strip_prefix(host);
+    !host.is_empty() && !host.contains(',') && behind.is_some_and(|port| port.is_empty() || is_port(port))
 }
 
 #[cfg(test)]
@@ -65,7 +80,7 @@ mod tests {
         use HostError::{Conflicting, Malformed, Missing, Repeated};
         use Version as V;
         type Row = (Version, &'static str, &'static [&'static str], Result<(), HostError>);
-        let table: [Row; 20] = [
+        let table: [Row; 26] = [
             (V::HTTP_11, "/a", &["h"], Ok(())),
             (V::HTTP_11, "/a", &["h:80"], Ok(())),
             (V::HTTP_11, "/a", &["[::1]:4437"], Ok(())),
@@ -79,6 +94,12 @@ mod tests {
             (V::HTTP_11, "/a", &["h/b"], Err(Malformed)),
             (V::HTTP_11, "/a", &["h g"], Err(Malformed)),
             (V::HTTP_11, "/a", &[":80"], Err(Malformed)),
+            (V::HTTP_11, "/a", &["h:"], Ok(())),
+            (V::HTTP_11, "/a", &["h,g"], Err(Malformed)),
+            (V::HTTP_11, "/a", &["h:4,3"], Err(Malformed)),
+            (V::HTTP_11, "/a", &["h:65536"], Err(Malformed)),
+            (V::HTTP_11, "/a", &["h:+80"], Err(Malformed)),
+            (V::HTTP_2, "https://h:4,3/a", &[], Err(Malformed)),
             (V::HTTP_11, "http://h/a", &["h"], Ok(())),
             (V::HTTP_11, "http://H/a", &["h:80"], Ok(())),
             (V::HTTP_11, "http://h/a", &["g"], Err(Conflicting)),

@@ -393,6 +393,34 @@ async fn a_project_whose_keys_are_where_this_gateway_fetches_none_is_not_in_forc
     assert_eq!(administer(&fixture, "GET", "projects/more", CREDENTIAL, "").await.status, 404);
 }
 
+/// Bodies that ask for no key.
+const NO_KEYS: &[&str] = &[
+    "",
+    "[]",
+    "{}",
+    "{\"id\":\"a b\"}",
+    "{\"id\":null}",
+    "{\"id\":\"k\",\"x\":1}",
+    "{\"id\":\"k\",\"id\":\"k\"}",
+    "{\"id\":\"k\",\"publicKey\":\"hunter2\"}",
+    "{\"id\":\"k\",\"secret\":\"hunter2\"}",
+];
+
+/// Bodies that revoke nothing, or not one thing.
+const NO_REVOCATIONS: &[&str] = &[
+    "",
+    "{}",
+    "[\"hunter2\"]",
+    "{\"id\":\"a\",\"before\":1}",
+    "{\"before\":null}",
+    "{\"before\":-1}",
+    "{\"expiresAt\":1}",
+    "{\"token\":\"hunter2\"}",
+    "{\"id\":\"hunter2\",\"id\":\"b\"}",
+    "{\"token\":\"a\",\"expiresAt\":1}",
+    "{\"id\":\"a\",\"expiresAt\":3600}",
+];
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_made_out_changes_nothing_and_nothing_of_it_is_told() {
     let fixture = fresh().await;
@@ -417,40 +445,16 @@ async fn what_cannot_be_made_out_changes_nothing_and_nothing_of_it_is_told() {
         ),
         ("PUT", "projects/new", good.clone()),
     ];
-    let keys = [
-        "",
-        "[]",
-        "{}",
-        "{\"id\":\"a b\"}",
-        "{\"id\":null}",
-        "{\"id\":\"k\",\"x\":1}",
-        "{\"id\":\"k\",\"id\":\"k\"}",
-        "{\"id\":\"k\",\"publicKey\":\"hunter2\"}",
-        "{\"id\":\"k\",\"secret\":\"hunter2\"}",
-    ];
-    let revocations = [
-        "",
-        "{}",
-        "[\"hunter2\"]",
-        "{\"id\":\"a\",\"before\":1}",
-        "{\"before\":null}",
-        "{\"before\":-1}",
-        "{\"expiresAt\":1}",
-        "{\"token\":\"hunter2\"}",
-        "{\"id\":\"hunter2\",\"id\":\"b\"}",
-        "{\"token\":\"a\",\"expiresAt\":1}",
-        "{\"id\":\"a\",\"expiresAt\":3600}",
-    ];
     let (past, ahead) = (json!({ "id": "a", "expiresAt": NOW }), json!({ "before": NOW + 301 }));
     let untimely = [past, ahead, json!({ "before": NOW_MS })].map(|revocation| revocation.to_string());
     let all = projects
         .map(|(method, path, body)| (method, path, body, "invalid_project"))
         .into_iter()
-        .chain(keys.map(|body| ("POST", "projects/new/keys", body.to_owned(), "invalid_key_request")))
+        .chain(NO_KEYS.iter().map(|body| ("POST", "projects/new/keys", (*body).to_owned(), "invalid_key_request")))
         .chain(
-            revocations
-                .map(str::to_owned)
-                .into_iter()
+            NO_REVOCATIONS
+                .iter()
+                .map(|body| (*body).to_owned())
                 .chain(untimely)
                 .map(|body| ("POST", "projects/new/revocations", body, "invalid_revocation")),
         );

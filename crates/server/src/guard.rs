@@ -4,7 +4,7 @@
 //! every few seconds, and read together when one has changed. What cannot be read, or is wrong, is said once, not used, and
 //! tried again: the projects of before stay until it is right.
 //!
-//! Beside them there are the projects of the [register](registered), where one is followed.
+//! Beside them there are the projects of the register (`registered`), where one is followed.
 
 mod registered;
 

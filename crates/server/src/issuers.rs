@@ -6,8 +6,8 @@
 //! for it, so many of them and so long. A token of which nothing can be said, because its issuer is away, is not refused
 //! but answered `503`: it may well count.
 //!
-//! - [`fetch`]: one fetch.
-//! - [`count`]: what is counted.
+//! - `fetch`: one fetch.
+//! - `count`: what is counted.
 
 mod count;
 mod fetch;

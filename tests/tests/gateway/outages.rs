@@ -86,7 +86,7 @@ async fn refuses_in_time(client: &Client, tail: &str) {
         answer.expect(503);
     }
     let told = client.get("unknown?offset=-1&live=sse").headers(&event_source).send().await.expect(200);
-    assert!(told.text().starts_with("retry: "), "{}", told.text());
+    assert!(told.text().starts_with("id: refused\nretry: "), "{}", told.text());
     assert!(began.elapsed() < Duration::from_secs(40), "no hang: {:?}", began.elapsed());
 }
 

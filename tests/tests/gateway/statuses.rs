@@ -224,7 +224,7 @@ async fn a_plain_event_source_that_is_refused_for_a_passing_reason_is_told_when_
     let event_source = [("accept", "text/event-stream"), ("cache-control", "no-cache")];
     let answer = client.get("/v1/stream/s?live=sse&offset=-1").headers(&event_source).send().await.expect(200);
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
-    let retry = answer.text().strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
+    let retry = answer.text().strip_prefix("id: refused\nretry: ").and_then(|rest| rest.strip_suffix("\n\n")).unwrap();
     assert!((1000..=5000).contains(&retry.parse::<u64>().unwrap()), "{retry}");
 }
 

@@ -93,31 +93,15 @@ fn hides(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write as _,
-        sync::{Arc, Mutex},
-    };
+    use std::io::Write as _;
 
     use tracing_subscriber::{fmt, layer::SubscriberExt as _};
 
     use super::*;
+    use crate::log::tests::Written;
 
     /// Every character that could do more than stand there, in what clients may choose.
     const HOSTILE: &str = "a\nb\rc\r\nd\te\0f\u{1b}[31mg\u{1b}]0;h\u{7}i\u{8}j\u{7f}k\u{85}l\u{9b}31mm\u{2028}n\u{2029}o\u{202e}p\u{2066}q\u{200b}r\u{feff}s\u{61c}t\u{2060}u\u{2064}v\u{ad}w\u{180e}x\u{206a}y\u{fff9}z\u{e0041}\u{e007f}\u{1b}[8m\u{1b}[2J\u{1b}[1;7m\u{1b}[\u{1b}";
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// What is written of an event that holds hostile text in every way in which an event can.
     fn logged(json: bool, colours: bool) -> String {
@@ -136,8 +120,7 @@ mod tests {
         } else {
             tracing::subscriber::with_default(registry.with(layer), event);
         }
-        let bytes = written.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        written.text()
     }
 
     #[test]

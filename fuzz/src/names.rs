@@ -3,7 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tailwater_auth::{
     Pattern, Streams,
-    ticket::{PARAMETER, in_query, without_secrets},
+    ticket::{PARAMETER, in_query},
 };
 use tailwater_protocol::{
     Addressing, BadRequest, Offset, ProjectId, ReadMode, ReadOffset, ReadQuery, StreamPath,
@@ -89,7 +89,6 @@ pub(crate) fn query(data: &[u8]) {
         }
         (found, given) => panic!("{found:?} in {given:?}"),
     }
-    shows_only_what_is_harmless(raw);
 }
 
 fn means_the_same_spelled_plainly(query: ReadQuery) {
@@ -106,19 +105,6 @@ fn means_the_same_spelled_plainly(query: ReadQuery) {
     pairs.extend(cursor.map(|cursor| format!("cursor={cursor}")));
     let again = ReadQuery::parse(Some(&pairs.join("&")), None);
     assert_eq!(again, Ok(ReadQuery { resumed: false, ..query }));
-}
-
-fn shows_only_what_is_harmless(raw: &str) {
-    let shown = without_secrets(raw);
-    assert_eq!(without_secrets(&shown), shown);
-    assert_eq!(shown.split('&').count(), raw.split('&').count());
-    for pair in shown.split('&').filter(|pair| *pair != "…") {
-        let (name, value) = pair.split_once('=').expect("what is shown has a value");
-        assert!(["offset", "live", "cursor"].contains(&name), "{pair}");
-        // No ticket is so short, and no token has no capital.
-        let plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase() || b"_-".contains(&byte);
-        assert!(value == "…" || (value.len() <= 40 && value.bytes().all(plain)), "{pair}");
-    }
 }
 
 pub(crate) fn offset(data: &[u8]) {

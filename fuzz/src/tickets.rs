@@ -2,7 +2,7 @@
 
 use tailwater_auth::{
     Admission, Arrival, Grant, IssueError, Moment, Origins, Purpose, Scopes, Streams, TicketError, TicketId,
-    ticket::{FIRST_USE, MAX_LIFE, MAX_TICKET, admit, check_form, in_query, issue, without_secrets},
+    ticket::{FIRST_USE, MAX_LIFE, MAX_TICKET, admit, check_form, in_query, issue},
 };
 
 use crate::{
@@ -33,7 +33,6 @@ pub(crate) fn ticket(data: &[u8]) {
         let fault = check_form(&ticket).err();
         assert_eq!(fault, admission.as_ref().err().copied().filter(is_of_the_form));
         if admission.is_ok() {
-            assert!(!without_secrets(&query).contains(&*ticket));
             is_for_nothing_else(&ticket, &purpose, data.len());
         }
     }
@@ -105,7 +104,6 @@ pub(crate) fn ticket_issued(data: &[u8]) {
 fn counts(ticket: &str, purpose: &Purpose<'_>, grant: &Grant, seed: usize) {
     let query = format!("offset=now&ticket={ticket}&live=sse");
     assert_eq!(in_query(&query).as_ref().map(Option::as_deref), Ok(Some(ticket)));
-    assert_eq!(without_secrets(&query), "offset=now&…&live=sse");
     let admission = match admitted(ticket, purpose, MOMENT) {
         Ok(admission) => admission,
         Err(error) => {

@@ -81,12 +81,12 @@ pub(crate) mod tests {
         let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(filtered).unwrap()));
         tracing::subscriber::with_default(subscriber, || {
-            let span = tracing::info_span!(target: "tailwater_server", "request");
+            let span = tracing::info_span!(target: "tailwater_server::requests", "request");
             let _entered = span.enter();
             tracing::trace!(target: "h2::hpack::decoder", "a header");
             tracing::debug!(target: "h2::codec", "a frame");
             tracing::trace!(target: "hyper::proto", "bytes");
-            tracing::trace!(target: "tailwater_fanout", "a record");
+            tracing::trace!(target: "tailwater_fanout::stream", "a record");
         });
         written.text()
     }

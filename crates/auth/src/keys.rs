@@ -66,11 +66,7 @@ impl Keys {
         self.0.iter()
     }
 
-    /// Adds a key at the end: it verifies.
-    ///
-    /// # Errors
-    /// [`KeysError::TooMany`], [`KeysError::Repeated`].
-    pub fn add(&mut self, key: Key) -> Result<(), KeysError> {
+    fn add(&mut self, key: Key) -> Result<(), KeysError> {
         if self.0.len() == MAX_KEYS {
             return Err(KeysError::TooMany);
         }
@@ -79,32 +75,6 @@ impl Keys {
         }
         self.0.push(key);
         Ok(())
-    }
-
-    /// Makes a key the first: it signs.
-    ///
-    /// # Errors
-    /// [`KeysError::Unknown`].
-    pub fn promote(&mut self, id: &KeyId) -> Result<(), KeysError> {
-        let at = self.position(id)?;
-        self.0[..=at].rotate_right(1);
-        Ok(())
-    }
-
-    /// Takes a key away: what it has signed verifies no more.
-    ///
-    /// # Errors
-    /// [`KeysError::Unknown`], [`KeysError::Last`].
-    pub fn remove(&mut self, id: &KeyId) -> Result<Key, KeysError> {
-        let at = self.position(id)?;
-        if self.0.len() == 1 {
-            return Err(KeysError::Last);
-        }
-        Ok(self.0.remove(at))
-    }
-
-    fn position(&self, id: &KeyId) -> Result<usize, KeysError> {
-        self.0.iter().position(|key| key.id() == Some(id)).ok_or_else(|| KeysError::Unknown { id: id.clone() })
     }
 }
 
@@ -120,29 +90,17 @@ mod tests {
         Key::secret(Some(id(text)), &[7; 32]).unwrap()
     }
 
-    fn ids(keys: &Keys) -> Vec<&str> {
-        keys.iter().filter_map(|key| key.id()).map(KeyId::as_str).collect()
+    #[test]
+    fn the_first_signs_and_all_verify() {
+        let keys = Keys::new(vec![key("new"), key("old")]).unwrap();
+        assert_eq!(keys.first().and_then(Key::id), Some(&id("new")));
+        assert_eq!(keys.iter().filter_map(Key::id).collect::<Vec<_>>(), [&id("new"), &id("old")]);
     }
 
     #[test]
-    fn a_key_is_rotated_without_a_moment_in_which_a_good_token_fails() {
-        let mut keys = Keys::new(vec![key("old")]).unwrap();
-        keys.add(key("spare")).unwrap();
-        keys.add(key("new")).unwrap();
-        assert_eq!((ids(&keys), keys.first().and_then(Key::id)), (vec!["old", "spare", "new"], Some(&id("old"))));
-        keys.promote(&id("new")).unwrap();
-        assert_eq!(ids(&keys), ["new", "old", "spare"]);
-        keys.remove(&id("old")).unwrap();
-        assert_eq!(ids(&keys), ["new", "spare"]);
-    }
-
-    #[test]
-    fn the_last_key_stays() {
+    fn there_is_a_key_or_none_is_said_to_be() {
         assert_eq!(Keys::new(Vec::new()).unwrap_err(), KeysError::Last);
-        let mut keys = Keys::new(vec![key("only")]).unwrap();
-        assert_eq!(keys.remove(&id("only")).unwrap_err(), KeysError::Last);
-        assert_eq!(keys.remove(&id("other")).unwrap_err(), KeysError::Unknown { id: id("other") });
-        assert_eq!(ids(&keys), ["only"]);
+        assert!(Keys::none().first().is_none());
     }
 
     #[test]
@@ -153,6 +111,5 @@ mod tests {
         assert_eq!(Keys::new(many(MAX_KEYS + 1)).unwrap_err(), KeysError::TooMany);
         let nameless = || Key::secret(None, &[7; 32]).unwrap();
         assert!(Keys::new(vec![nameless(), nameless()]).is_ok());
-        assert_eq!(Keys::new(vec![nameless()]).unwrap().promote(&id("a")), Err(KeysError::Unknown { id: id("a") }));
     }
 }

@@ -85,6 +85,6 @@ pub use rekey::{RekeyError, Rekeyed, rekey};
 pub use scope::{Scope, Scopes};
 pub use ticket::{
     Admission, Arrival, IssueError, MAX_TICKET_SECRETS, Purpose, TicketError, TicketHeld, TicketId, TicketSecrets,
-    TicketText,
+    TicketSecretsError, TicketText,
 };
 pub use token::{Grant, MAX_TOKEN, Moment, TokenError};

@@ -29,10 +29,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tailwater_protocol::ProjectId;
 use zeroize::Zeroizing;
 
-pub use self::query::{PARAMETER, Repeated, in_query, without_secrets};
+pub use self::query::{PARAMETER, Repeated, in_query};
 use crate::{
     access::{Act, Refusal, Ruling, decide},
-    key::{Key, KeyError, KeyPrint, MAX_SECRET, MIN_SECRET, SigningKey},
+    key::{Key, KeyPrint, MAX_SECRET, MIN_SECRET, SigningKey},
     origin::is_origin,
     pattern::{Pattern, Streams},
     project::Project,
@@ -128,6 +128,20 @@ pub enum IssueError {
     NoSecret,
 }
 
+/// Why the gateway cannot have these secrets. Nothing of them is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TicketSecretsError {
+    /// One is too short to be a secret, or absurdly long.
+    #[error("a secret for tickets has {MIN_SECRET} to {MAX_SECRET} bytes, and one has {length}")]
+    Length {
+        /// Its bytes.
+        length: usize,
+    },
+    /// There are too many.
+    #[error("there are at most {MAX_TICKET_SECRETS} secrets for tickets")]
+    TooMany,
+}
+
 /// Why a ticket does not count. Nothing of it is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
@@ -175,17 +189,16 @@ impl TicketSecrets {
     /// Secrets in this order; none is allowed.
     ///
     /// # Errors
-    /// [`KeyError::SecretLength`] for one that is too short or too long, or [`KeyError::Kind`] for more than
-    /// [`MAX_TICKET_SECRETS`].
-    pub fn new<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Result<Self, KeyError> {
+    /// [`TicketSecretsError`]: one is too short or too long, or there are more than [`MAX_TICKET_SECRETS`].
+    pub fn new<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Result<Self, TicketSecretsError> {
         let mut kept = Vec::new();
         for secret in secrets {
             if !(MIN_SECRET..=MAX_SECRET).contains(&secret.len()) {
-                return Err(KeyError::SecretLength { length: secret.len() });
+                return Err(TicketSecretsError::Length { length: secret.len() });
             }
             kept.push(Zeroizing::new(blake3::derive_key("tailwater secret for tickets", secret)));
         }
-        if kept.len() > MAX_TICKET_SECRETS { Err(KeyError::Kind) } else { Ok(Self(kept)) }
+        if kept.len() > MAX_TICKET_SECRETS { Err(TicketSecretsError::TooMany) } else { Ok(Self(kept)) }
     }
 
     /// The keys of a project.

@@ -13,8 +13,6 @@ use tailwater_log::{Command, Record};
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     register: Register,
-    /// Whether its beginning was found.
-    begun: bool,
     /// Where the log begins, if that is no place for a register to begin.
     passed: Option<u64>,
     /// How many records stand behind the last checkpoint.
@@ -32,12 +30,11 @@ impl Fold {
         }
         match self.register.apply(record.seq, record.timestamp / 1000, &record.body) {
             Ok(applied) => {
-                self.begun = true;
                 let is_new = applied != Applied::Before;
                 self.since_checkpoint += u64::from(is_new);
                 Ok(is_new)
             }
-            Err(_) if !self.begun && record.seq > 0 => {
+            Err(_) if self.next() == 0 && record.seq > 0 => {
                 self.passed.get_or_insert(record.seq);
                 Ok(false)
             }
@@ -50,7 +47,7 @@ impl Fold {
     /// # Errors
     /// [`RegisterError`], where what was there does not make a register.
     pub(crate) fn finish(&self, tail: u64) -> Result<(), RegisterError> {
-        if !self.begun && (self.passed.is_some() || tail > 0) {
+        if self.next() == 0 && (self.passed.is_some() || tail > 0) {
             return Err(RegisterError::Start { position: self.passed.unwrap_or(tail) });
         }
         // A session crosses a trim in silence.
@@ -60,7 +57,7 @@ impl Fold {
         Ok(())
     }
 
-    /// Where the next record stands.
+    /// Where the next record stands; 0 while no beginning was found.
     pub(crate) fn next(&self) -> u64 {
         self.register.next()
     }
@@ -77,8 +74,8 @@ impl Fold {
 
     fn take_command(&mut self, record: &Record) -> Result<bool, RegisterError> {
         match self.register.pass(record.seq) {
-            Ok(()) => self.begun = true,
-            Err(_) if !self.begun && record.seq > 0 => {
+            Ok(()) => {}
+            Err(_) if self.next() == 0 && record.seq > 0 => {
                 self.passed.get_or_insert(record.seq);
                 return Ok(false);
             }

@@ -6,7 +6,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use crate::quota::{Exceeded, Holder, Left, Meter, Metered};
+use crate::quota::{Exceeded, Holder, Left, Metered};
 
 /// The largest integer of a structured field.
 const MAX_INTEGER: u64 = 999_999_999_999_999;
@@ -111,9 +111,4 @@ impl Metered {
             Self::Requests | Self::Connections | Self::Streams => "",
         }
     }
-}
-
-impl Meter {
-    /// The status of an answer to who has exceeded a quota.
-    pub const STATUS: u16 = 429;
 }

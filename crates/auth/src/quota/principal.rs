@@ -33,7 +33,7 @@ impl Principal {
 
     /// Whoever has this token, which has no id. The signature does not count: some can be spelled in two ways by anybody.
     #[must_use]
-    pub fn of_token(token: &str) -> Self {
+    pub(super) fn of_token(token: &str) -> Self {
         let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
         Self::Token(hash(b"token", signed.as_bytes()))
     }

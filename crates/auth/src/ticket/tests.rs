@@ -371,8 +371,8 @@ fn a_page_is_of_the_origin_that_it_cannot_choose() {
 
 #[test]
 fn secrets_are_long_few_and_not_shown() {
-    assert_eq!(TicketSecrets::new([&b"short"[..]]).unwrap_err(), KeyError::SecretLength { length: 5 });
-    assert_eq!(TicketSecrets::new([GATEWAY; MAX_TICKET_SECRETS + 1]).unwrap_err(), KeyError::Kind);
+    assert_eq!(TicketSecrets::new([&b"short"[..]]).unwrap_err(), TicketSecretsError::Length { length: 5 });
+    assert_eq!(TicketSecrets::new([GATEWAY; MAX_TICKET_SECRETS + 1]).unwrap_err(), TicketSecretsError::TooMany);
     assert_eq!(format!("{:?}", *SECRETS), "TicketSecrets(1 of them)");
     let chat = chat();
     let ticket = issue(&room(&chat), &grant(&chat), NOW, ID).unwrap();

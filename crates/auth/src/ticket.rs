@@ -372,7 +372,7 @@ impl<'t> Carried<'t> {
             return Err(TicketError::NotYet);
         }
         match arrival {
-            Arrival::First if !moment.precedes(self.issued_at.saturating_add(FIRST_USE)) => Err(TicketError::Late),
+            Arrival::First if moment.now >= self.issued_at.saturating_add(FIRST_USE) => Err(TicketError::Late),
             Arrival::First | Arrival::Resumed => Ok(()),
         }
     }

@@ -476,13 +476,13 @@ fn quotas_of(quotas: &Quotas) -> Value {
             "bytes": flow(of.bytes),
             "connections": flow(of.connections),
             "readers": of.readers,
+            "streams": of.streams,
         })
     };
     if *quotas == Quotas::default() {
         return Value::Null;
     }
     let mut shown = allowance(&quotas.project);
-    shown["streams"] = json!(quotas.streams);
     shown["principal"] = allowance(&quotas.principal);
     shown
 }

@@ -285,6 +285,7 @@ async fn who_finds_no_place_has_lost_nothing_by_asking() {
     let table = [
         ("readers", format!("quota = {{ {all}, principal = {{ readers = 1, {own} }} }}")),
         ("project-readers", format!("quota = {{ readers = 1, {all}, principal = {{ {own} }} }}")),
+        ("streams", format!("quota = {{ {all}, principal = {{ streams = 1, {own} }} }}")),
         ("project-streams", format!("quota = {{ streams = 1, {all}, principal = {{ {own} }} }}")),
     ];
     for (policy, quota) in table {

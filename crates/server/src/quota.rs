@@ -3,9 +3,9 @@
 //!
 //! A request is charged once, when it is known that it may be asked: a token that does not count, and who may read what is
 //! public only and asks for something else, cost nobody's quota and are told of none. Who is refused a live response's place
-//! is given back what was charged. What a body turns out to hold beyond
-//! the length that it declared, and what an answer holds, is owed: the next ones wait for it. Of Server-Sent Events only
-//! what is read out of a stream's history is counted, and owed when the response ends; nothing is done for each delivery.
+//! is given back what was charged. What a body turns out to hold beyond the length that it declared, and what an answer
+//! holds, is owed: the next ones wait for it. Of Server-Sent Events only what a reader is sent while it is behind is counted,
+//! all bytes of the events, and owed when the response ends; nothing is done for each delivery to who is not.
 //!
 //! A project without quotas has no account, and takes no lock here.
 
@@ -93,7 +93,7 @@ pub(crate) struct Asking {
 pub(crate) struct Attendance {
     place: Option<(Arc<Payer>, Option<Held>)>,
     _connection: Option<Using>,
-    /// Bytes of history that it was sent.
+    /// Bytes of the events that it was sent while it was behind.
     replayed: u64,
 }
 
@@ -269,7 +269,7 @@ fn over_share(app: &App, shared: Shared) -> Problem {
 }
 
 impl Attendance {
-    /// Counts what was read out of history for it, which is owed when it ends.
+    /// Counts events that it was sent while it was behind, which are owed when it ends.
     pub(crate) fn replayed(&mut self, bytes: usize) {
         self.replayed = self.replayed.saturating_add(bytes as u64);
     }
@@ -342,7 +342,7 @@ impl Permit {
 }
 
 /// Charges somebody with a token for a request that is for no stream.
-pub(crate) fn charge_one(
+pub(crate) fn charge_bearer(
     app: &App,
     projects: &Arc<Projects>,
     project: &Project,

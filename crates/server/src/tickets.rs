@@ -101,7 +101,7 @@ impl<'p> Bearer<'p> {
     ) -> Result<Self, Problem> {
         let grant = guard.grant(projects, claimed, token, guard.moment(app.ambient.now())).await?;
         let project = projects.get(claimed).ok_or(UNVERIFIED)?;
-        quota::charge_one(app, projects, project, &grant, parts)?;
+        quota::charge_bearer(app, projects, project, &grant, parts)?;
         Ok(Self { project, grant })
     }
 

@@ -177,11 +177,24 @@ impl Guard {
     /// # Errors
     /// Why it does not.
     pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketHeld>, now_ms: u64) -> Result<(), TokenError> {
+        self.counts_by(&self.projects(), grant, ticket, now_ms)
+    }
+
+    /// The same by these projects, for who judges something else by them, too.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn counts_by(
+        &self,
+        projects: &Projects,
+        grant: &Grant,
+        ticket: Option<TicketHeld>,
+        now_ms: u64,
+    ) -> Result<(), TokenError> {
         // First: one who only does not count yet, by a clock that was set back, may go on.
         if self.revokes(grant, ticket) {
             return Err(TokenError::Revoked);
         }
-        let projects = self.projects();
         let is_issuers =
             |key| projects.get(&grant.project).is_some_and(|project| self.issuers().still_have(project, key));
         projects.check(grant, ticket, self.moment(now_ms), is_issuers)

@@ -28,7 +28,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tailwater_auth::{
     Act, Grant, JwksUrl, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Quotas,
@@ -383,22 +383,15 @@ struct Minted {
 }
 
 fn minted(asked: &Asked<'_>, project: &Project, body: &[u8], now: u64) -> Result<Minted, Problem> {
-    // Of what it says, only where it is wrong: what stands there could be a token.
-    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let wanted: Wanted = object(body).map_err(|error| {
-        Problem::invalid_token_request(&format!(
-            "not an object of `scope` and perhaps `streams`, `expiresIn` and `id`: {}",
-            place(error)
-        ))
-    })?;
+    let form = "`scope` and perhaps `streams`, `expiresIn` and `id`";
+    let wanted: Wanted = read(form, body).map_err(|fault| Problem::invalid_token_request(&fault))?;
     let scopes: Option<Scopes> = wanted.scope.iter().map(|name| Scope::named(name)).collect();
     let scopes = scopes
         .filter(|scopes| *scopes != Scopes::default())
         .ok_or_else(|| Problem::invalid_token_request(&"`scope` is a list of `read`, `write` and `manage`"))?;
     let key = project.keys.first().and_then(Key::signing).ok_or_else(Problem::key_cannot_sign)?;
     let expires_at = asked.administrator.bound(scopes, now.saturating_add(wanted.expires_in.unwrap_or(LASTS)))?;
-    let random = || (asked.app.ambient.random)();
-    let id = wanted.id.unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
+    let id = wanted.id.unwrap_or_else(|| asked.app.ambient.id());
     let token = NewToken {
         project: project.id.clone(),
         scopes,
@@ -490,6 +483,17 @@ fn quotas_of(quotas: &Quotas) -> Value {
 fn keys_of(project: &Project) -> Value {
     let key = |(at, key): (usize, &Key)| json!({ "id": key.id().map(KeyId::as_str), "algorithm": key.algorithm().as_str(), "first": at == 0 });
     json!({ "keys": project.keys.iter().enumerate().map(key).collect::<Vec<_>>() })
+}
+
+/// Reads an object of this form, or says what is wrong with it: of what stands there only the place is told, because it could
+/// be a token or a secret.
+pub(crate) fn read<T: DeserializeOwned>(form: &str, body: &[u8]) -> Result<T, String> {
+    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
+    object(body).map_err(|error| malformed(form, &place(error)))
+}
+
+fn malformed(form: &str, fault: &str) -> String {
+    format!("not an object of {form}: {fault}")
 }
 
 /// An answer that is for who has asked alone.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::{body::Body, response::Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request::Parts};
 use http_body::Body as _;
 use tailwater_auth::{
     Asker, Cost, Exceeded, Grant, Meter, Principal, Project, Projects, Quotas,
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     admission::Peer,
+    answer,
     app::App,
     body::{BodyError, Received},
     client_address::Client,
@@ -205,10 +206,8 @@ impl Payer {
         let holds = method == Method::GET && response.status() == StatusCode::OK && self.limits_bytes();
         let bytes = if holds { contents(response).saturating_sub(SOME) } else { 0 };
         let headers = response.headers_mut();
-        let public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
-        let is_open =
-            !headers.contains_key(headers::RATELIMIT) && !headers.get(header::CACHE_CONTROL).is_some_and(public);
-        let tells = is_open && self.quotas.principal != Allowance::default();
+        let has_been_said = headers.contains_key(headers::RATELIMIT);
+        let tells = !has_been_said && !answer::is_public(headers) && self.quotas.principal != Allowance::default();
         if bytes == 0 && !tells {
             return;
         }

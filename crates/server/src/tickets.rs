@@ -26,14 +26,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tailwater_auth::{
     Grant, IssueError, Project, Projects, Purpose, Refusal, TicketId, TokenError,
-    json::object,
     ticket::{expiry, issue},
     token::Token,
 };
 use tailwater_protocol::{ProjectId, StreamPath, path::STREAM_ROOT};
 
 use crate::{
-    admin::said,
+    admin::{read, said},
     app::App,
     cors::Cors,
     guard::{Auth, Guard},
@@ -152,17 +151,9 @@ async fn declined(app: &App, parts: &Parts, body: Body, problem: Problem) -> Res
 
 /// What is asked for.
 fn asked(app: &App, body: &Bytes) -> Result<(Wanted, StreamPath), Problem> {
-    let wanted = wanted(body)?;
+    let form = "`stream` and `origin`, both texts";
+    let wanted: Wanted = read(form, body).map_err(|fault| Problem::invalid_ticket_request(&fault))?;
     let raw = wanted.stream.strip_prefix(STREAM_ROOT).unwrap_or(&wanted.stream);
     let path = StreamPath::parse(raw, &app.config.addressing, &app.config.default_project)?;
     Ok((wanted, path))
-}
-
-fn wanted(body: &Bytes) -> Result<Wanted, Problem> {
-    // Of what it says, only where it is wrong: what stands there could be a token.
-    object(body).map_err(|error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        let fault = format!("not an object of `stream` and `origin`, both texts: line {line}, column {column}");
-        Problem::invalid_ticket_request(&fault)
-    })
 }

@@ -5,12 +5,12 @@
 
 use axum::{extract::Request, response::Response};
 use http::StatusCode;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tailwater_auth::{
     Algorithm, File, KeyId, Project, Rekeyed,
     document::projects_of,
-    json::{given, object},
+    json::given,
     key::SecretText,
     register::{CLOCKS_AHEAD, MAX_DOCUMENT, PutError, Record, Register},
     rekey,
@@ -22,7 +22,7 @@ use tailwater_protocol::ProjectId;
 use tailwater_register::RegisterLog;
 use zeroize::Zeroizing;
 
-use super::{Asked, MAX_BODY, ROOT, said};
+use super::{Asked, MAX_BODY, ROOT, malformed, read, said};
 use crate::{
     audit::{Attempt, Deed},
     issuers::NoGrant,
@@ -157,7 +157,7 @@ impl Asked<'_> {
     /// A key as it is asked for, and what is told of it: the secret, if one was made, this once.
     fn new_key(&self, body: &[u8]) -> Result<(Rekeyed, Value), Problem> {
         let form = "`id` and perhaps `publicKey` and `first`";
-        let wanted: WantedKey = read(body).map_err(|place| Problem::invalid_key_request(&malformed(form, &place)))?;
+        let wanted: WantedKey = read(form, body).map_err(|fault| Problem::invalid_key_request(&fault))?;
         let id = KeyId::parse(&wanted.id).map_err(|error| Problem::invalid_key_request(&error))?;
         let (key, told) = match &wanted.public_key {
             Some(pem) => {
@@ -208,8 +208,7 @@ impl Asked<'_> {
 
     async fn revocation(&self, project: &Project, body: &[u8]) -> Result<Record, Problem> {
         let form = "either `id` and perhaps `expiresAt`, or `before`, or `token`";
-        let faulty = |place: &str| Problem::invalid_revocation(&malformed(form, place));
-        let wanted: WantedRevocation = read(body).map_err(|place| faulty(&place))?;
+        let wanted: WantedRevocation = read(form, body).map_err(|fault| Problem::invalid_revocation(&fault))?;
         let project_id = project.id.clone();
         let WantedRevocation { id, expires_at, before, token } = wanted;
         let now = self.app.ambient.now() / 1000;
@@ -243,7 +242,7 @@ impl Asked<'_> {
                 let id = grant.id.clone().ok_or_else(|| Problem::invalid_revocation(&nameless))?;
                 Ok(Record::RevokeToken { project: project_id, id, expires_at: Some(grant.expires_at) })
             }
-            _ => Err(faulty("there is more of it, or less")),
+            _ => Err(Problem::invalid_revocation(&malformed(form, "there is more of it, or less"))),
         }
     }
 
@@ -299,13 +298,4 @@ impl Asked<'_> {
 
 fn document_of<'r>(register: &'r Register, id: &ProjectId) -> Option<&'r SecretText> {
     register.documents().find(|(known, _)| *known == id).map(|(_, document)| document)
-}
-
-/// Reads an object; of what is wrong only the place is told, because what stands there could be a token or a secret.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    object(body).map_err(|error: serde_json::Error| format!("line {}, column {}", error.line(), error.column()))
-}
-
-fn malformed(form: &str, place: &str) -> String {
-    format!("not an object of {form}: {place}")
 }

@@ -88,8 +88,8 @@ struct Trusted {
     place: Option<PathBuf>,
     skew: Duration,
     in_force: RwLock<Arc<Projects>>,
-    /// Goes up with all that may end what was granted before, once it is in force.
-    changes: watch::Sender<u64>,
+    /// Rings for all that may end what was granted before, once it is in force.
+    changes: watch::Sender<()>,
     seen: Mutex<Seen>,
     /// Where the streams of projects are that say so, for as long as the process lives.
     basins: HashMap<ProjectId, BasinName>,
@@ -168,7 +168,7 @@ impl Guard {
 
     /// Tells that something has changed since a subscription: what was granted before may not [count](Self::counts) any
     /// more. Whoever looks again then sees what has changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
     }
 
@@ -290,7 +290,7 @@ impl Trusted {
     fn replace(&self, projects: Arc<Projects>) {
         self.issuers.configure(&projects);
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = projects;
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.send_replace(());
     }
 
     /// The projects, unless the streams of one would be elsewhere than the process has put them, or the keys of one where

@@ -161,7 +161,7 @@ async fn answer(app: &App, subject: Subject, request: Request) -> Response {
             let asked = Asked { app, guard, administrator };
             let answered = match deed {
                 None => asked.looks(subject, &projects, id.as_ref(), request).await,
-                Some(deed) => asked.acts(subject, deed, id, request).await,
+                Some(deed) => asked.acts(deed, id, request).await,
             };
             answered.unwrap_or_else(Problem::into_response)
         }
@@ -204,22 +204,15 @@ impl Asked<'_> {
     }
 
     /// Does something, and sees to it that this is written down.
-    async fn acts(
-        self,
-        subject: Subject,
-        deed: Deed,
-        id: Option<ProjectId>,
-        request: Request,
-    ) -> Result<Response, Problem> {
+    async fn acts(self, deed: Deed, id: Option<ProjectId>, request: Request) -> Result<Response, Problem> {
         let mut attempt = Attempt::new(self.app, deed, id.clone(), self.administrator.who(), request.headers());
-        let acted = Box::pin(self.tries(subject, deed, id, request, &mut attempt)).await;
+        let acted = Box::pin(self.tries(deed, id, request, &mut attempt)).await;
         attempt.finish(acted.as_ref().err()).await;
         acted
     }
 
     async fn tries(
         &self,
-        subject: Subject,
         deed: Deed,
         id: Option<ProjectId>,
         request: Request,
@@ -232,10 +225,19 @@ impl Asked<'_> {
         self.guard.catch_up().await;
         self.still()?;
         let projects = self.guard.projects();
-        match (subject, id.as_ref().and_then(|id| projects.get(id))) {
-            (Subject::Tokens, Some(project)) => self.mints(&project.id, request, attempt).await,
-            (Subject::Tokens, None) => Err(Problem::project_not_found()),
-            (_, project) => self.changes(deed, id.clone(), project, request, attempt).await,
+        let project = || id.as_ref().and_then(|id| projects.get(id)).ok_or_else(Problem::project_not_found);
+        let named = || id.clone().ok_or_else(Problem::project_not_found);
+        // A gateway that is given no register has the files alone, which nobody changes here.
+        let log = || self.guard.register().ok_or_else(Problem::projects_from_files);
+        match deed {
+            Deed::MakeToken => self.mints(&project()?.id, request, attempt).await,
+            Deed::MakeProject => self.makes(log()?, request, attempt).await,
+            Deed::PutProject => self.puts(log()?, named()?, request, attempt).await,
+            Deed::RemoveProject => self.removes(log()?, named()?, attempt).await,
+            Deed::AddKey | Deed::PromoteKey | Deed::RemoveKey => {
+                self.rekeys(log()?, deed, named()?, request, attempt).await
+            }
+            Deed::Revoke => self.revokes(log()?, project()?, request, attempt).await,
         }
     }
 

@@ -61,30 +61,13 @@ struct WantedRevocation {
 }
 
 impl Asked<'_> {
-    /// Changes what the register says.
-    pub(super) async fn changes(
+    /// A new project.
+    pub(super) async fn makes(
         &self,
-        deed: Deed,
-        id: Option<ProjectId>,
-        project: Option<&Project>,
+        log: &RegisterLog,
         request: Request,
         attempt: &mut Attempt<'_>,
     ) -> Result<Response, Problem> {
-        // A gateway that is given no register has the files alone.
-        let log = self.guard.register().ok_or_else(Problem::projects_from_files)?;
-        let id = id.ok_or_else(Problem::project_not_found);
-        match deed {
-            Deed::MakeProject => self.makes(log, request, attempt).await,
-            Deed::PutProject => self.puts(log, id?, request, attempt).await,
-            Deed::RemoveProject => self.removes(log, id?, attempt).await,
-            Deed::AddKey | Deed::PromoteKey | Deed::RemoveKey => self.rekeys(log, deed, id?, request, attempt).await,
-            Deed::Revoke => self.revokes(log, project.ok_or_else(Problem::project_not_found)?, request, attempt).await,
-            // It changes nothing that the register says.
-            Deed::MakeToken => Err(Problem::not_found()),
-        }
-    }
-
-    async fn makes(&self, log: &RegisterLog, request: Request, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
         let (record, id) = self.document(request).await?;
         attempt.concerns(&id);
         if self.guard.is_of_files(&id) {
@@ -99,7 +82,8 @@ impl Asked<'_> {
         Ok(said(StatusCode::CREATED, &json!({ "id": id.as_str() })))
     }
 
-    async fn puts(
+    /// A project, new or other than it was.
+    pub(super) async fn puts(
         &self,
         log: &RegisterLog,
         id: ProjectId,
@@ -118,14 +102,21 @@ impl Asked<'_> {
         Ok(said(StatusCode::OK, &json!({ "id": id.as_str() })))
     }
 
-    async fn removes(&self, log: &RegisterLog, id: ProjectId, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
+    /// A project goes.
+    pub(super) async fn removes(
+        &self,
+        log: &RegisterLog,
+        id: ProjectId,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Response, Problem> {
         let is_there =
             |register: &Register| self.own(register, &id).map(|_| Record::RemoveProject { project: id.clone() });
         self.append(log, is_there, Value::Null, attempt).await?;
         Ok(said(StatusCode::OK, &json!({ "removed": id.as_str() })))
     }
 
-    async fn rekeys(
+    /// A key of a project comes, signs, or goes.
+    pub(super) async fn rekeys(
         &self,
         log: &RegisterLog,
         deed: Deed,
@@ -188,7 +179,8 @@ impl Asked<'_> {
         Zeroizing::new(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
     }
 
-    async fn revokes(
+    /// What counts no more.
+    pub(super) async fn revokes(
         &self,
         log: &RegisterLog,
         project: &Project,

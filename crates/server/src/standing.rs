@@ -83,7 +83,7 @@ impl Standing {
                 if self.ends_at.is_some_and(|end| end <= Instant::now()) {
                     return Err(TokenError::Expired.into());
                 }
-                match self.guard.counts(grant, *ticket, self.ambient.now()) {
+                match self.guard.counts_by(&projects, grant, *ticket, self.ambient.now()) {
                     Ok(()) | Err(TokenError::NotYet) => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -1,8 +1,9 @@
 //! The gateway: streams by name.
 //!
-//! An actor starts with the first request for its stream and retires when it is idle. Starting is single flight, because
-//! the entry in the registry is the actor's handle, and what the actor has to find out it finds out itself. Retiring is
-//! free of races: a request that meets a retired actor is given back and goes to the next one.
+//! An actor starts with the first request for its stream and retires when it is idle, soon where the store holds nothing
+//! under its name. Starting is single flight, because the entry in the registry is the actor's handle, and what the actor
+//! has to find out it finds out itself. Retiring is free of races: a request that meets a retired actor is given back and
+//! goes to the next one.
 
 mod fork;
 

@@ -293,21 +293,21 @@ async fn a_shutdown_settles_what_is_under_way_and_takes_nothing_new() {
     let store = store();
     let (pod, key) = (Pod::new(&store), key("s"));
     pod.create(&key, plain()).await.unwrap();
-    let gate = tailwater_testkit::Gate::new();
-    let pause = tailwater_testkit::fault::Pause::At(gate.clone());
+    let gate = Gate::new();
+    let pause = Pause::At(gate.clone());
     store.faults().next_append(tailwater_testkit::fault::AppendFault::PauseBefore(pause));
     let shuts_down = async {
         gate.arrived().await;
         pod.begin_shutdown();
         rest().await;
-        let (late, ()) = futures_util::future::join(pod.append(&key, tell("late")), async {
+        let (late, ()) = join(pod.append(&key, tell("late")), async {
             rest().await;
             gate.open();
         })
         .await;
         assert!(matches!(late, Err(OpError::Draining)), "{late:?}");
     };
-    let (early, ()) = in_time(futures_util::future::join(pod.append(&key, tell("early")), shuts_down)).await;
+    let (early, ()) = in_time(join(pod.append(&key, tell("early")), shuts_down)).await;
     landed(early);
     pod.shut_down().await;
     assert_eq!(read(&Pod::new(&store), &key).await, ["early"]);

@@ -22,7 +22,6 @@
 //! | [`register`] | what was revoked, and projects made at run time: the fold of a log |
 //! | [`quota`], [`fair`] | how much projects and principals may ask for; whose turn it is when a pod is nearly full |
 //! | [`ticket`] | what stands in the query of a plain `EventSource` instead of a token |
-//! | [`wire`] | numbers and texts as bytes |
 //!
 //! # Invariants
 //!
@@ -63,7 +62,6 @@ pub mod rekey;
 pub mod scope;
 pub mod ticket;
 pub mod token;
-pub mod wire;
 
 pub use access::{Act, Refusal, Ruling, decide};
 pub use cookie::CookieName;

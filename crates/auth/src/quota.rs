@@ -21,11 +21,7 @@ mod bucket;
 mod fields;
 mod principal;
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    num::NonZeroU64,
-    time::Duration,
-};
+use std::{collections::HashMap, num::NonZeroU64, time::Duration};
 
 use tailwater_protocol::ProjectId;
 
@@ -81,6 +77,8 @@ pub struct Allowance {
     pub connections: Option<Policy>,
     /// Live responses that are open at a time.
     pub readers: Option<NonZeroU64>,
+    /// Streams that are followed at a time, each once: each costs a session at the store.
+    pub streams: Option<NonZeroU64>,
 }
 
 /// The quotas of a project.
@@ -90,8 +88,6 @@ pub struct Quotas {
     pub project: Allowance,
     /// Of each principal.
     pub principal: Allowance,
-    /// How many streams may be followed at a time, by all together: each costs a session at the store.
-    pub streams: Option<NonZeroU64>,
 }
 
 /// Who asks, and what it may ask for.
@@ -181,8 +177,6 @@ pub struct Meter {
 #[derive(Debug, Default)]
 struct Book {
     own: Account,
-    /// Streams that are followed, and by how many live responses.
-    followed: HashMap<StreamPrint, u64>,
     tokens: Crowd,
     addresses: Crowd,
 }
@@ -190,7 +184,6 @@ struct Book {
 /// The accounts that a request is for.
 struct Accounts<'m> {
     own: &'m mut Account,
-    followed: &'m mut HashMap<StreamPrint, u64>,
     principal: &'m mut Account,
     slot: Slot,
 }
@@ -240,29 +233,21 @@ impl Meter {
             return Ok(Held { project, slot: Slot::Nowhere, stream: None });
         };
         accounts.adopt(quotas, now);
-        let Accounts { own, followed, principal, slot } = accounts;
+        let Accounts { own, principal, slot } = accounts;
+        let is_limited = quotas.project.streams.or(quotas.principal.streams).is_some();
+        let stream = is_limited.then(|| StreamPrint(hash(b"stream", stream.as_bytes())));
         let sides = [(Holder::Project, &*own, &quotas.project), (Holder::Principal, &*principal, &quotas.principal)];
         for (holder, account, allowance) in sides {
-            if let Some(left) = account.left_of(holder, allowance, Metered::Readers, now)
-                && left.available == 0
-            {
+            let of = |metered| account.left_of(holder, allowance, metered, now);
+            let readers = of(Metered::Readers);
+            let streams = stream.filter(|stream| !account.follows(*stream)).and_then(|_| of(Metered::Streams));
+            if let Some(left) = [readers, streams].into_iter().flatten().find(|left| left.available == 0) {
                 return Err(Exceeded { left, wait: None });
             }
         }
-        let limited = quotas.streams.map(|most| (most.get(), StreamPrint(hash(b"stream", stream.as_bytes()))));
-        if let Some((most, stream)) = limited {
-            if followed.len() as u64 >= most && !followed.contains_key(&stream) {
-                let (holder, metered) = (Holder::Project, Metered::Streams);
-                return Err(Exceeded {
-                    left: Left { holder, metered, quota: most, window: None, available: 0 },
-                    wait: None,
-                });
-            }
-            *followed.entry(stream).or_default() += 1;
-        }
-        own.readers += 1;
-        principal.readers += 1;
-        Ok(Held { project, slot, stream: limited.map(|(_, stream)| stream) })
+        own.hold(stream);
+        principal.hold(stream);
+        Ok(Held { project, slot, stream })
     }
 
     /// Gives a place back.
@@ -275,17 +260,9 @@ impl Meter {
             Slot::Principal(principal) => book.crowd(principal.kind()).principals.get_mut(&principal),
         };
         if let Some(account) = principal {
-            account.readers = account.readers.saturating_sub(1);
+            account.release(held.stream);
         }
-        book.own.readers = book.own.readers.saturating_sub(1);
-        if let Some(stream) = held.stream
-            && let Entry::Occupied(mut count) = book.followed.entry(stream)
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        book.own.release(held.stream);
     }
 
     /// What is left to the asker of its own quotas, for [`Fields`]: under those in force, where they have changed since it
@@ -303,7 +280,7 @@ impl Meter {
     /// How many live responses of a project are open, of all its principals.
     #[must_use]
     pub fn readers(&self, project: &ProjectId) -> u64 {
-        self.projects.get(project).map_or(0, |book| book.own.readers)
+        self.projects.get(project).map_or(0, |book| book.own.readers())
     }
 
     /// How many principals are remembered.
@@ -314,7 +291,7 @@ impl Meter {
 
     /// Forgets projects that have no quotas any more, or do not exist, once nothing of them is held.
     pub fn retain(&mut self, has_quotas: impl Fn(&ProjectId) -> bool) {
-        self.projects.retain(|id, book| has_quotas(id) || book.own.readers > 0);
+        self.projects.retain(|id, book| has_quotas(id) || book.own.readers() > 0);
         self.count();
     }
 
@@ -371,7 +348,7 @@ impl Meter {
         };
         book.own.open(&quotas.project, now);
         principal.open(&quotas.principal, now);
-        Some(Accounts { own: &mut book.own, followed: &mut book.followed, principal, slot })
+        Some(Accounts { own: &mut book.own, principal, slot })
     }
 }
 

@@ -32,9 +32,10 @@ mod snapshot;
 use std::mem;
 
 use tailwater_protocol::ProjectId;
+pub use tailwater_wire::{RecordError, WireError};
 
 pub use self::{
-    record::{PutError, Record, RecordError, VERSION},
+    record::{PutError, Record, VERSION},
     snapshot::Snapshot,
 };
 use self::{

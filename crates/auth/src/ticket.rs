@@ -27,6 +27,7 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tailwater_protocol::ProjectId;
+use tailwater_wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
 pub use self::query::{PARAMETER, Repeated, in_query};
@@ -38,7 +39,6 @@ use crate::{
     project::Project,
     scope::{Scope, Scopes},
     token::{Grant, Moment},
-    wire::{Reader, WireError, Writer},
 };
 
 /// How long a ticket lives at most, in seconds.
@@ -372,7 +372,7 @@ impl<'t> Carried<'t> {
             return Err(TicketError::NotYet);
         }
         match arrival {
-            Arrival::First if !moment.precedes(self.issued_at.saturating_add(FIRST_USE)) => Err(TicketError::Late),
+            Arrival::First if moment.now >= self.issued_at.saturating_add(FIRST_USE) => Err(TicketError::Late),
             Arrival::First | Arrival::Resumed => Ok(()),
         }
     }

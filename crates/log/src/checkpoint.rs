@@ -4,6 +4,7 @@
 //! chosen so that a checkpoint always fits one record: there is no such thing as half of one.
 
 use bytes::Bytes;
+use tailwater_wire::{Reader, WireError, Writer};
 
 use crate::{
     codec::{self, MAX_FORK_DEPTH},
@@ -12,7 +13,6 @@ use crate::{
     record::MAX_BATCH_BYTES,
     state::{Closed, Incarnation, Life, MAX_FORKS_FOLDED, Native, StreamState},
     token::Token,
-    wire::{Reader, WireError, Writer},
 };
 
 /// A checkpoint is worth its bytes once what it saves weighs this many times as much.
@@ -67,46 +67,26 @@ fn encode(state: &StreamState) -> Bytes {
     let mut w = Writer::default();
     w.byte(VERSION).number(state.next).number(state.clock_ms).text(&state.token.to_string());
     w.number(state.trimmed).number(state.weight);
-    w.option(state.checkpoint, |w, known| {
-        w.number(known.as_of).number(known.weight);
-    });
+    w.option(state.checkpoint, |w, known| w.number(known.as_of).number(known.weight));
     match &state.life {
-        Life::Native(native) => {
-            w.byte(0).option(native.tail, |w, tail| {
-                w.number(tail);
-            });
-        }
-        Life::Opened(life) => {
-            w.byte(1);
-            encode_life(&mut w, life);
-        }
-    }
-    w.finish()
+        Life::Native(native) => w.byte(0).option(native.tail, Writer::number),
+        Life::Opened(life) => encode_life(w.byte(1), life),
+    };
+    w.finish().into()
 }
 
-fn encode_life(w: &mut Writer, life: &Incarnation) {
-    codec::write_open(w, &life.open);
-    w.number(life.opened_at).number(life.birth);
-    codec::write_chain(w, &life.chain);
-    w.option(life.tail, |w, tail| {
-        w.number(tail);
-    });
-    w.option(life.closed.as_ref(), |w, closed| {
-        w.number(closed.at).option(closed.by.as_ref(), codec::write_producer);
-    });
-    w.option(life.gone, |w, gone| {
-        w.byte(u8::from(gone.reason == GoneReason::Expired));
-    });
+fn encode_life<'w>(w: &'w mut Writer, life: &Incarnation) -> &'w mut Writer {
+    codec::write_open(w, &life.open).number(life.opened_at).number(life.birth);
+    codec::write_chain(w, &life.chain).option(life.tail, Writer::number);
+    w.option(life.closed.as_ref(), |w, closed| w.number(closed.at).option(closed.by.as_ref(), codec::write_producer));
+    w.option(life.gone, |w, gone| w.byte(u8::from(gone.reason == GoneReason::Expired)));
     w.list(life.producers.iter(), |w, (id, last)| {
-        w.text(id.as_str()).number(last.epoch).number(last.seq).number(last.at_ms);
+        w.text(id.as_str()).number(last.epoch).number(last.seq).number(last.at_ms)
     });
-    w.option(life.stream_seq.as_ref(), |w, seq| {
-        w.bytes(seq.as_bytes());
-    });
-    w.number(life.last_use_ms);
+    w.option(life.stream_seq.as_ref(), codec::write_stream_seq).number(life.last_use_ms);
     w.list(life.references.iter(), |w, (incarnation, fork)| {
-        codec::write_reference(w, &Reference { incarnation: *incarnation, fork: fork.clone() });
-    });
+        codec::write_reference(w, &Reference { incarnation: *incarnation, fork: fork.clone() })
+    })
 }
 
 fn decode(body: &[u8]) -> Result<StreamState, WireError> {

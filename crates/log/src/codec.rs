@@ -10,13 +10,13 @@
 //! flags: 1 = a reader that does not know the kind may skip it, 2 = a stamp follows
 //! ```
 //!
-//! A reader takes its own version and the one after it, so that pods can be upgraded one by one: of the next version it
-//! ignores what fields may have come at the end, and skips unknown kinds whose flag allows it.
+//! What its fields are made of, and which versions and kinds a reader takes, is told by [`tailwater_wire`].
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tailwater_protocol::{ContentType, Lifetime, Offset, Producer, ProducerId, StreamSeq};
+use tailwater_wire::{FLAG_SKIPPABLE, Head, Reader, RecordError, WireError, Writer, read_record};
 
 use crate::{
     mark::{
@@ -24,7 +24,6 @@ use crate::{
         Reference, Segment, Stamp, StreamName, Subscription, Visibility,
     },
     record::{Command, Header, NewRecord, Record},
-    wire::{Reader, WireError, Writer},
 };
 
 /// The one header name that is reserved for gateways.
@@ -36,31 +35,7 @@ pub const MAX_PIECES: usize = 4096;
 /// The deepest that forks may be nested.
 pub const MAX_FORK_DEPTH: usize = 64;
 
-const FLAG_SKIPPABLE: u8 = 1;
 const FLAG_STAMP: u8 = 2;
-
-/// Why a record with our header cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
-    /// Neither this version nor the one after it.
-    #[error("a record of version {0}")]
-    Version(u8),
-    /// A kind that this version does not know and may not skip.
-    #[error("a record of unknown kind {0}")]
-    Kind(u8),
-    /// Fields that are not what the kind has.
-    #[error("a record of kind {kind} is malformed")]
-    Fields {
-        /// The kind.
-        kind: u8,
-        /// What is wrong.
-        #[source]
-        source: WireError,
-    },
-    /// Fewer bytes than every header has.
-    #[error("a record with a cut header")]
-    Short,
-}
 
 /// A kind's number in the header.
 mod number {
@@ -81,7 +56,7 @@ mod number {
 
 impl Entry {
     /// What a record is. A record without our header is a plain message, whoever wrote it.
-    pub fn decode(record: &Record) -> Result<Self, CodecError> {
+    pub fn decode(record: &Record) -> Result<Self, RecordError> {
         if let Some(command) = record.command() {
             let kind = match command {
                 Command::Fence(token) => Kind::Fence(token),
@@ -116,15 +91,12 @@ fn encode_header(entry: &Entry) -> Bytes {
     let mut w = Writer::default();
     let skippable = matches!(entry.kind, Kind::Checkpoint(_));
     let flags = if skippable { FLAG_SKIPPABLE } else { 0 } | if entry.stamp.is_some() { FLAG_STAMP } else { 0 };
-    w.byte(VERSION).byte(kind_number(&entry.kind)).byte(flags);
+    Head { version: VERSION, kind: kind_number(&entry.kind), flags }.write(&mut w);
     if let Some(stamp) = &entry.stamp {
-        w.fixed(stamp.batch.writer).number(stamp.batch.counter);
-        w.option(stamp.checkpoint, |w, as_of| {
-            w.number(as_of);
-        });
+        w.fixed_number(stamp.batch.writer).number(stamp.batch.counter).option(stamp.checkpoint, Writer::number);
     }
     encode_fields(&mut w, &entry.kind);
-    w.finish()
+    w.finish().into()
 }
 
 fn kind_number(kind: &Kind) -> u8 {
@@ -146,78 +118,55 @@ fn kind_number(kind: &Kind) -> u8 {
     }
 }
 
-fn encode_fields(w: &mut Writer, kind: &Kind) {
+fn encode_fields<'w>(w: &'w mut Writer, kind: &Kind) -> &'w mut Writer {
     match kind {
         Kind::Message(message) => write_message(w, message),
-        Kind::Piece(Piece { body, index }) => {
-            w.fixed(*body).number(*index);
-        }
+        Kind::Piece(Piece { body, index }) => w.fixed_number(*body).number(*index),
         Kind::Commit(Commit { body, pieces, bytes, message }) => {
-            w.fixed(*body).number(*bytes).list(pieces.iter(), |w, seq| {
-                w.number(*seq);
-            });
-            write_message(w, message);
+            w.fixed_number(*body).number(*bytes).list(pieces.iter(), |w, seq| w.number(*seq));
+            write_message(w, message)
         }
         Kind::Open(open) => write_open(w, open),
-        Kind::Close(Close { by }) => {
-            w.option(by.as_ref(), write_producer);
-        }
-        Kind::Gone(Gone { reason }) => {
-            w.byte(match reason {
-                GoneReason::Deleted => 0,
-                GoneReason::Expired => 1,
-            });
-        }
+        Kind::Close(Close { by }) => w.option(by.as_ref(), write_producer),
+        Kind::Gone(Gone { reason }) => w.byte(match reason {
+            GoneReason::Deleted => 0,
+            GoneReason::Expired => 1,
+        }),
         Kind::Ref(reference) | Kind::Unref(reference) => write_reference(w, reference),
-        Kind::Checkpoint(Checkpoint { as_of, weight }) => {
-            w.number(*as_of).number(*weight);
-        }
+        Kind::Checkpoint(Checkpoint { as_of, weight }) => w.number(*as_of).number(*weight),
         Kind::Sub(Subscription { subscription, source, incarnation, from }) => {
-            w.fixed(*subscription);
-            write_name(w, source);
-            w.fixed(*incarnation).number(*from);
+            write_name(w.fixed_number(*subscription), source).fixed_number(*incarnation).number(*from)
         }
-        Kind::Unsub { subscription } => {
-            w.fixed(*subscription);
-        }
+        Kind::Unsub { subscription } => w.fixed_number(*subscription),
         Kind::Delivery(Delivery { subscription, incarnation, source_seq }) => {
-            w.fixed(*subscription).fixed(*incarnation).number(*source_seq);
+            w.fixed_number(*subscription).fixed_number(*incarnation).number(*source_seq)
         }
-        Kind::Touch | Kind::Fence(_) | Kind::Trim(_) | Kind::Skipped => {}
+        Kind::Touch | Kind::Fence(_) | Kind::Trim(_) | Kind::Skipped => w,
     }
 }
 
-fn decode_header(value: &[u8]) -> Result<Entry, CodecError> {
-    let &[version, kind, flags, ref fields @ ..] = value else { return Err(CodecError::Short) };
-    if version != VERSION && version != VERSION + 1 {
-        return Err(CodecError::Version(version));
-    }
-    let fault = |source| CodecError::Fields { kind, source };
-    let mut r = Reader::new(fields);
-    let stamp = if flags & FLAG_STAMP == 0 { None } else { Some(read_stamp(&mut r).map_err(fault)?) };
-    let Some(kind) = decode_fields(&mut r, kind).map_err(fault)? else {
-        if flags & FLAG_SKIPPABLE == 0 {
-            return Err(CodecError::Kind(kind));
+fn decode_header(value: &[u8]) -> Result<Entry, RecordError> {
+    let mut stamp = None;
+    let kind = read_record(value, VERSION, |head, r| {
+        if head.flags & FLAG_STAMP != 0 {
+            stamp = Some(read_stamp(r)?);
         }
-        return Ok(Entry { stamp, kind: Kind::Skipped });
-    };
-    if version == VERSION {
-        r.finish().map_err(fault)?;
-    }
-    Ok(Entry { stamp, kind })
+        decode_fields(r, head.kind)
+    })?;
+    Ok(Entry { stamp, kind: kind.unwrap_or(Kind::Skipped) })
 }
 
 fn read_stamp(r: &mut Reader<'_>) -> Result<Stamp, WireError> {
-    let batch = BatchId { writer: r.fixed()?, counter: r.number()? };
+    let batch = BatchId { writer: r.fixed_number()?, counter: r.number()? };
     Ok(Stamp { batch, checkpoint: r.option(Reader::number)? })
 }
 
 fn decode_fields(r: &mut Reader<'_>, kind: u8) -> Result<Option<Kind>, WireError> {
     Ok(Some(match kind {
         number::MESSAGE => Kind::Message(read_message(r)?),
-        number::PIECE => Kind::Piece(Piece { body: r.fixed()?, index: r.number()? }),
+        number::PIECE => Kind::Piece(Piece { body: r.fixed_number()?, index: r.number()? }),
         number::COMMIT => {
-            let (body, bytes) = (r.fixed()?, r.number()?);
+            let (body, bytes) = (r.fixed_number()?, r.number()?);
             let pieces = r.list(MAX_PIECES, Reader::number)?;
             Kind::Commit(Commit { body, pieces, bytes, message: read_message(r)? })
         }
@@ -235,36 +184,39 @@ fn decode_fields(r: &mut Reader<'_>, kind: u8) -> Result<Option<Kind>, WireError
         number::UNREF => Kind::Unref(read_reference(r)?),
         number::CHECKPOINT => Kind::Checkpoint(Checkpoint { as_of: r.number()?, weight: r.number()? }),
         number::SUB => Kind::Sub(Subscription {
-            subscription: r.fixed()?,
+            subscription: r.fixed_number()?,
             source: read_name(r)?,
-            incarnation: r.fixed()?,
+            incarnation: r.fixed_number()?,
             from: r.number()?,
         }),
-        number::UNSUB => Kind::Unsub { subscription: r.fixed()? },
-        number::DELIVERY => {
-            Kind::Delivery(Delivery { subscription: r.fixed()?, incarnation: r.fixed()?, source_seq: r.number()? })
-        }
+        number::UNSUB => Kind::Unsub { subscription: r.fixed_number()? },
+        number::DELIVERY => Kind::Delivery(Delivery {
+            subscription: r.fixed_number()?,
+            incarnation: r.fixed_number()?,
+            source_seq: r.number()?,
+        }),
         _ => return Ok(None),
     }))
 }
 
-fn write_message(w: &mut Writer, message: &Message) {
-    w.option(message.producer.as_ref(), write_producer);
-    w.option(message.stream_seq.as_ref(), |w, seq| {
-        w.bytes(seq.as_bytes());
-    });
+fn write_message<'w>(w: &'w mut Writer, message: &Message) -> &'w mut Writer {
+    w.option(message.producer.as_ref(), write_producer).option(message.stream_seq.as_ref(), write_stream_seq)
 }
 
 fn read_message(r: &mut Reader<'_>) -> Result<Message, WireError> {
     Ok(Message { producer: r.option(read_producer)?, stream_seq: r.option(read_stream_seq)? })
 }
 
+pub(crate) fn write_stream_seq<'w>(w: &'w mut Writer, seq: &StreamSeq) -> &'w mut Writer {
+    w.bytes(seq.as_bytes())
+}
+
 pub(crate) fn read_stream_seq(r: &mut Reader<'_>) -> Result<StreamSeq, WireError> {
     StreamSeq::new(r.bytes()?).map_err(|_| WireError::Value)
 }
 
-pub(crate) fn write_producer(w: &mut Writer, producer: &Producer) {
-    w.text(producer.id.as_str()).number(producer.epoch).number(producer.seq);
+pub(crate) fn write_producer<'w>(w: &'w mut Writer, producer: &Producer) -> &'w mut Writer {
+    w.text(producer.id.as_str()).number(producer.epoch).number(producer.seq)
 }
 
 pub(crate) fn read_producer(r: &mut Reader<'_>) -> Result<Producer, WireError> {
@@ -275,25 +227,24 @@ pub(crate) fn read_producer_id(r: &mut Reader<'_>) -> Result<ProducerId, WireErr
     ProducerId::new(r.text()?).map_err(|_| WireError::Value)
 }
 
-pub(crate) fn write_reference(w: &mut Writer, reference: &Reference) {
-    w.fixed(reference.incarnation);
-    write_name(w, &reference.fork);
+pub(crate) fn write_reference<'w>(w: &'w mut Writer, reference: &Reference) -> &'w mut Writer {
+    write_name(w.fixed_number(reference.incarnation), &reference.fork)
 }
 
 pub(crate) fn read_reference(r: &mut Reader<'_>) -> Result<Reference, WireError> {
-    Ok(Reference { incarnation: r.fixed()?, fork: read_name(r)? })
+    Ok(Reference { incarnation: r.fixed_number()?, fork: read_name(r)? })
 }
 
-fn write_name(w: &mut Writer, name: &StreamName) {
-    w.text(&name.project).text(&name.stream);
+fn write_name<'w>(w: &'w mut Writer, name: &StreamName) -> &'w mut Writer {
+    w.text(&name.project).text(&name.stream)
 }
 
 fn read_name(r: &mut Reader<'_>) -> Result<StreamName, WireError> {
     Ok(StreamName { project: Arc::from(r.text()?), stream: Arc::from(r.text()?) })
 }
 
-pub(crate) fn write_open(w: &mut Writer, open: &Open) {
-    w.fixed(open.incarnation).text(open.content_type.as_str());
+pub(crate) fn write_open<'w>(w: &'w mut Writer, open: &Open) -> &'w mut Writer {
+    w.fixed_number(open.incarnation).text(open.content_type.as_str());
     match open.lifetime {
         Lifetime::Forever => w.byte(0),
         Lifetime::Ttl { seconds } => w.byte(1).number(seconds),
@@ -305,19 +256,17 @@ pub(crate) fn write_open(w: &mut Writer, open: &Open) {
         Some(Visibility::Private) => 1,
         Some(Visibility::Public) => 2,
     });
-    w.option(open.retention_ms, |w, ms| {
-        w.number(ms);
-    });
-    w.byte(u8::from(open.adopts_native));
-    w.option(open.fork.as_ref(), |w, fork| {
-        write_name(w, &fork.source);
-        w.fixed(fork.incarnation).number(fork.at.birth).number(fork.at.seq).number(fork.sub_offset);
-        write_chain(w, &fork.chain);
-    });
+    w.option(open.retention_ms, Writer::number).flag(open.adopts_native).option(open.fork.as_ref(), write_fork)
+}
+
+fn write_fork<'w>(w: &'w mut Writer, fork: &Fork) -> &'w mut Writer {
+    write_name(w, &fork.source).fixed_number(fork.incarnation);
+    w.number(fork.at.birth).number(fork.at.seq).number(fork.sub_offset);
+    write_chain(w, &fork.chain)
 }
 
 pub(crate) fn read_open(r: &mut Reader<'_>) -> Result<Open, WireError> {
-    let incarnation = r.fixed()?;
+    let incarnation = r.fixed_number()?;
     let content_type = ContentType::parse(r.text()?).map_err(|_| WireError::Value)?;
     let lifetime = match r.byte()? {
         0 => Lifetime::Forever,
@@ -332,28 +281,25 @@ pub(crate) fn read_open(r: &mut Reader<'_>) -> Result<Open, WireError> {
         _ => return Err(WireError::Value),
     };
     let retention_ms = r.option(Reader::number)?;
-    let adopts_native = match r.byte()? {
-        0 => false,
-        1 => true,
-        _ => return Err(WireError::Value),
-    };
-    let fork = r.option(|r| {
-        Ok(Fork {
-            source: read_name(r)?,
-            incarnation: r.fixed()?,
-            at: Offset { birth: r.number()?, seq: r.number()? },
-            sub_offset: r.number()?,
-            chain: read_chain(r)?,
-        })
-    })?;
+    let adopts_native = r.flag()?;
+    let fork = r.option(read_fork)?;
     Ok(Open { incarnation, content_type, lifetime, visibility, retention_ms, adopts_native, fork })
 }
 
-pub(crate) fn write_chain(w: &mut Writer, chain: &[Segment]) {
+fn read_fork(r: &mut Reader<'_>) -> Result<Fork, WireError> {
+    Ok(Fork {
+        source: read_name(r)?,
+        incarnation: r.fixed_number()?,
+        at: Offset { birth: r.number()?, seq: r.number()? },
+        sub_offset: r.number()?,
+        chain: read_chain(r)?,
+    })
+}
+
+pub(crate) fn write_chain<'w>(w: &'w mut Writer, chain: &[Segment]) -> &'w mut Writer {
     w.list(chain.iter(), |w, segment| {
-        w.number(segment.birth).option(segment.source.as_ref(), write_name);
-        w.number(segment.from).number(segment.to);
-    });
+        w.number(segment.birth).option(segment.source.as_ref(), write_name).number(segment.from).number(segment.to)
+    })
 }
 
 pub(crate) fn read_chain(r: &mut Reader<'_>) -> Result<Vec<Segment>, WireError> {

@@ -7,7 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `record` | records as S2 has them |
-//! | `wire`, `codec` | bytes to records' meaning and back; the envelope |
+//! | `codec` | bytes to records' meaning and back |
 //! | `mark` | the kinds of records, as types |
 //! | `token` | the fencing token, which is part of the state |
 //! | `state` | the state of a stream, and `apply` |
@@ -41,11 +41,10 @@ mod record;
 mod simulation;
 mod state;
 mod token;
-mod wire;
 
 pub use activate::{Activated, Activation, Found, Step};
 pub use checkpoint::CHECKPOINT_MIN_RECORDS;
-pub use codec::{CodecError, HEADER, MAX_FORK_DEPTH, MAX_PIECES, VERSION};
+pub use codec::{HEADER, MAX_FORK_DEPTH, MAX_PIECES, VERSION};
 pub use decide::{
     AppendRequest, BATCH_RESERVE, BatchBuilder, Condition, ConfigField, Content, CreateOutcome, CreateRequest,
     DeclaredConfig, DeclaredFork, NativeDefaults, Outcome, Plan, Planner, Refusal, decide_existing, plan_checkpoint,
@@ -59,5 +58,5 @@ pub use place::{Misplaced, Place, Span};
 pub use producers::{Accepted, MAX_PRODUCERS, PRODUCER_IDLE_MS, Producers, Verdict};
 pub use record::{Command, Header, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, NewRecord, Record};
 pub use state::{Closed, FoldError, Folded, Incarnation, Life, MAX_FORKS, Native, Presence, StreamState};
+pub use tailwater_wire::{RecordError, WireError};
 pub use token::{OurToken, Phase, Token};
-pub use wire::WireError;

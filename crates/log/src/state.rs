@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use tailwater_protocol::{Lifetime, Offset, Producer, StreamSeq};
+use tailwater_wire::RecordError;
 
 use crate::{
-    codec::CodecError,
     mark::{Checkpoint, Entry, Gone, Kind, Message, Open, Reference, Segment, Stamp, StreamName},
     producers::Producers,
     record::Record,
@@ -126,7 +126,7 @@ pub enum FoldError {
         seq: u64,
         /// Why.
         #[source]
-        source: CodecError,
+        source: RecordError,
     },
 }
 

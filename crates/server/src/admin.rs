@@ -28,7 +28,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tailwater_auth::{
     Act, Grant, JwksUrl, Key, KeyId, MAX_TOKEN, MintError, Moment, NewToken, Origins, Project, Projects, Quotas,
@@ -161,7 +161,7 @@ async fn answer(app: &App, subject: Subject, request: Request) -> Response {
             let asked = Asked { app, guard, administrator };
             let answered = match deed {
                 None => asked.looks(subject, &projects, id.as_ref(), request).await,
-                Some(deed) => asked.acts(subject, deed, id, request).await,
+                Some(deed) => asked.acts(deed, id, request).await,
             };
             answered.unwrap_or_else(Problem::into_response)
         }
@@ -204,22 +204,15 @@ impl Asked<'_> {
     }
 
     /// Does something, and sees to it that this is written down.
-    async fn acts(
-        self,
-        subject: Subject,
-        deed: Deed,
-        id: Option<ProjectId>,
-        request: Request,
-    ) -> Result<Response, Problem> {
+    async fn acts(self, deed: Deed, id: Option<ProjectId>, request: Request) -> Result<Response, Problem> {
         let mut attempt = Attempt::new(self.app, deed, id.clone(), self.administrator.who(), request.headers());
-        let acted = Box::pin(self.tries(subject, deed, id, request, &mut attempt)).await;
+        let acted = Box::pin(self.tries(deed, id, request, &mut attempt)).await;
         attempt.finish(acted.as_ref().err()).await;
         acted
     }
 
     async fn tries(
         &self,
-        subject: Subject,
         deed: Deed,
         id: Option<ProjectId>,
         request: Request,
@@ -232,10 +225,19 @@ impl Asked<'_> {
         self.guard.catch_up().await;
         self.still()?;
         let projects = self.guard.projects();
-        match (subject, id.as_ref().and_then(|id| projects.get(id))) {
-            (Subject::Tokens, Some(project)) => self.mints(&project.id, request, attempt).await,
-            (Subject::Tokens, None) => Err(Problem::project_not_found()),
-            (_, project) => self.changes(deed, id.clone(), project, request, attempt).await,
+        let project = || id.as_ref().and_then(|id| projects.get(id)).ok_or_else(Problem::project_not_found);
+        let named = || id.clone().ok_or_else(Problem::project_not_found);
+        // A gateway that is given no register has the files alone, which nobody changes here.
+        let log = || self.guard.register().ok_or_else(Problem::projects_from_files);
+        match deed {
+            Deed::MakeToken => self.mints(&project()?.id, request, attempt).await,
+            Deed::MakeProject => self.makes(log()?, request, attempt).await,
+            Deed::PutProject => self.puts(log()?, named()?, request, attempt).await,
+            Deed::RemoveProject => self.removes(log()?, named()?, attempt).await,
+            Deed::AddKey | Deed::PromoteKey | Deed::RemoveKey => {
+                self.rekeys(log()?, deed, named()?, request, attempt).await
+            }
+            Deed::Revoke => self.revokes(log()?, project()?, request, attempt).await,
         }
     }
 
@@ -383,22 +385,15 @@ struct Minted {
 }
 
 fn minted(asked: &Asked<'_>, project: &Project, body: &[u8], now: u64) -> Result<Minted, Problem> {
-    // Of what it says, only where it is wrong: what stands there could be a token.
-    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let wanted: Wanted = object(body).map_err(|error| {
-        Problem::invalid_token_request(&format!(
-            "not an object of `scope` and perhaps `streams`, `expiresIn` and `id`: {}",
-            place(error)
-        ))
-    })?;
+    let form = "`scope` and perhaps `streams`, `expiresIn` and `id`";
+    let wanted: Wanted = read(form, body).map_err(|fault| Problem::invalid_token_request(&fault))?;
     let scopes: Option<Scopes> = wanted.scope.iter().map(|name| Scope::named(name)).collect();
     let scopes = scopes
         .filter(|scopes| *scopes != Scopes::default())
         .ok_or_else(|| Problem::invalid_token_request(&"`scope` is a list of `read`, `write` and `manage`"))?;
     let key = project.keys.first().and_then(Key::signing).ok_or_else(Problem::key_cannot_sign)?;
     let expires_at = asked.administrator.bound(scopes, now.saturating_add(wanted.expires_in.unwrap_or(LASTS)))?;
-    let random = || (asked.app.ambient.random)();
-    let id = wanted.id.unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
+    let id = wanted.id.unwrap_or_else(|| asked.app.ambient.id());
     let token = NewToken {
         project: project.id.clone(),
         scopes,
@@ -476,13 +471,13 @@ fn quotas_of(quotas: &Quotas) -> Value {
             "bytes": flow(of.bytes),
             "connections": flow(of.connections),
             "readers": of.readers,
+            "streams": of.streams,
         })
     };
     if *quotas == Quotas::default() {
         return Value::Null;
     }
     let mut shown = allowance(&quotas.project);
-    shown["streams"] = json!(quotas.streams);
     shown["principal"] = allowance(&quotas.principal);
     shown
 }
@@ -490,6 +485,17 @@ fn quotas_of(quotas: &Quotas) -> Value {
 fn keys_of(project: &Project) -> Value {
     let key = |(at, key): (usize, &Key)| json!({ "id": key.id().map(KeyId::as_str), "algorithm": key.algorithm().as_str(), "first": at == 0 });
     json!({ "keys": project.keys.iter().enumerate().map(key).collect::<Vec<_>>() })
+}
+
+/// Reads an object of this form, or says what is wrong with it: of what stands there only the place is told, because it could
+/// be a token or a secret.
+pub(crate) fn read<T: DeserializeOwned>(form: &str, body: &[u8]) -> Result<T, String> {
+    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
+    object(body).map_err(|error| malformed(form, &place(error)))
+}
+
+fn malformed(form: &str, fault: &str) -> String {
+    format!("not an object of {form}: {fault}")
 }
 
 /// An answer that is for who has asked alone.

@@ -37,6 +37,11 @@ pub(crate) fn set_closed(headers: &mut HeaderMap, closed: bool) {
     }
 }
 
+/// Whether caches may give a response to others than who has asked.
+pub(crate) fn is_public(headers: &HeaderMap) -> bool {
+    headers.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes().starts_with(b"public"))
+}
+
 /// A header value of something that prints as visible ASCII, such as a number or an offset.
 pub(crate) fn printed(value: &impl ToString) -> HeaderValue {
     HeaderValue::try_from(value.to_string()).expect("numbers, offsets and tags are visible ASCII")

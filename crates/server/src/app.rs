@@ -148,6 +148,11 @@ impl Ambient {
         f64::from(thousandths) / 1000.0
     }
 
+    /// A name for something, which nothing else has: 128 random bits.
+    pub(crate) fn id(self) -> String {
+        format!("{:016x}{:016x}", (self.random)(), (self.random)())
+    }
+
     /// A duration between two.
     pub(crate) fn between(self, least: Duration, most: Duration) -> Duration {
         least + most.saturating_sub(least).mul_f64(self.share())

@@ -18,15 +18,7 @@ pub(crate) async fn post(app: &App, permit: Permit, request: Request) -> Result<
     let producer = fields.producer()?;
     let stream_seq = fields.stream_seq()?;
 
-    if let Err(refused) = app.gateway.takes_writes(&permit.key) {
-        app.bodies.decline(&parts.headers, body).await;
-        return Err(refused.into());
-    }
-    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await;
-    permit.received(&body);
-    let body = body?;
-    permit.still(app)?;
-    app.metrics.received.inc_by(body.bytes.len() as u64);
+    let body = permit.receive(app, &parts.headers, body).await?;
     let (content_type, messages) = content(fields, &body.bytes, close)?;
     let with_data = !messages.is_empty();
 

@@ -144,9 +144,7 @@ impl AuditLog {
 
 impl<'a> Attempt<'a> {
     pub(crate) fn new(app: &'a App, deed: Deed, project: Option<ProjectId>, who: Who, headers: &HeaderMap) -> Self {
-        let random = || (app.ambient.random)();
-        let entry = format!("{:016x}{:016x}", random(), random());
-        let request = request_id(headers);
+        let (entry, request) = (app.ambient.id(), request_id(headers));
         Self { app, deed, project, who, request, entry, what: Value::Null, noted: Noted::NotYet }
     }
 

@@ -19,7 +19,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tailwater_auth::{Project, Sharing};
 use tailwater_protocol::{headers, path::STREAM_ROOT};
 
-use crate::{app::App, guard::Auth, problem::STREAM_EARLIEST_OFFSET, request::stream_path, surface::Surface, tickets};
+use crate::{
+    answer, app::App, guard::Auth, problem::STREAM_EARLIEST_OFFSET, request::stream_path, surface::Surface, tickets,
+};
 
 /// The methods of a stream, and of everything else here.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
@@ -127,8 +129,7 @@ impl Cors {
         if !self.guarded {
             return;
         }
-        let is_public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
-        let is_public = headers.get(header::CACHE_CONTROL).is_some_and(is_public);
+        let is_public = answer::is_public(headers);
         // A ticket counts for one origin, whichever may see the answer.
         if self.shared != Shared::WithAll || !is_public {
             headers.append(header::VARY, HeaderValue::from_static("origin"));

@@ -29,15 +29,7 @@ pub(crate) async fn put(app: &App, permit: Permit, request: Request) -> Result<R
     let fork = fields.fork()?.map(|fork| fork_from(&fork, &permit, &app.config)).transpose()?;
     let (fork, sight) = fork.unzip();
 
-    if let Err(refused) = app.gateway.takes_writes(key) {
-        app.bodies.decline(&parts.headers, body).await;
-        return Err(refused.into());
-    }
-    let body = app.bodies.receive_within(permit.max_body(), &parts.headers, body).await;
-    permit.received(&body);
-    let body = body?;
-    permit.still(app)?;
-    app.metrics.received.inc_by(body.bytes.len() as u64);
+    let body = permit.receive(app, &parts.headers, body).await?;
     let messages = match body.bytes.is_empty() {
         true => Vec::new(),
         false => split(kind_of(app, key, content_type.as_ref(), fork.as_ref().zip(sight)).await?, &body.bytes)?,

@@ -128,7 +128,7 @@ pub(crate) fn start(app: &App) -> io::Result<Option<(Shards<Luggage>, Departures
 }
 
 /// Has the shards ask again whether their readers may go on, for as long as what they stand on may change.
-pub(crate) async fn review(mut changes: watch::Receiver<u64>, shards: Arc<Shards<Luggage>>) {
+pub(crate) async fn review(mut changes: watch::Receiver<()>, shards: Arc<Shards<Luggage>>) {
     while changes.changed().await.is_ok() {
         shards.review();
         // What changes meanwhile is seen by one review.

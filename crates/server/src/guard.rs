@@ -88,8 +88,8 @@ struct Trusted {
     place: Option<PathBuf>,
     skew: Duration,
     in_force: RwLock<Arc<Projects>>,
-    /// Goes up with all that may end what was granted before, once it is in force.
-    changes: watch::Sender<u64>,
+    /// Rings for all that may end what was granted before, once it is in force.
+    changes: watch::Sender<()>,
     seen: Mutex<Seen>,
     /// Where the streams of projects are that say so, for as long as the process lives.
     basins: HashMap<ProjectId, BasinName>,
@@ -168,7 +168,7 @@ impl Guard {
 
     /// Tells that something has changed since a subscription: what was granted before may not [count](Self::counts) any
     /// more. Whoever looks again then sees what has changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
     }
 
@@ -177,11 +177,24 @@ impl Guard {
     /// # Errors
     /// Why it does not.
     pub(crate) fn counts(&self, grant: &Grant, ticket: Option<TicketHeld>, now_ms: u64) -> Result<(), TokenError> {
+        self.counts_by(&self.projects(), grant, ticket, now_ms)
+    }
+
+    /// The same by these projects, for who judges something else by them, too.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn counts_by(
+        &self,
+        projects: &Projects,
+        grant: &Grant,
+        ticket: Option<TicketHeld>,
+        now_ms: u64,
+    ) -> Result<(), TokenError> {
         // First: one who only does not count yet, by a clock that was set back, may go on.
         if self.revokes(grant, ticket) {
             return Err(TokenError::Revoked);
         }
-        let projects = self.projects();
         let is_issuers =
             |key| projects.get(&grant.project).is_some_and(|project| self.issuers().still_have(project, key));
         projects.check(grant, ticket, self.moment(now_ms), is_issuers)
@@ -277,7 +290,7 @@ impl Trusted {
     fn replace(&self, projects: Arc<Projects>) {
         self.issuers.configure(&projects);
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = projects;
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.send_replace(());
     }
 
     /// The projects, unless the streams of one would be elsewhere than the process has put them, or the keys of one where

@@ -25,20 +25,14 @@ pub(crate) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
         return Err(Problem::store_silent());
     }
     match &app.config.auth {
-        Auth::Required(guard) => guard.register_standing().map_or(Ok(()), known_well)?,
+        // Who does not know who was revoked of late is not to be asked, where another one is.
+        Auth::Required(guard) => match guard.register_standing() {
+            None | Some(Standing::Current) => {}
+            Some(standing) => return Err(Problem::register_stands(standing)),
+        },
         Auth::Open => {}
     }
     Ok(text(StatusCode::OK, "ready\n".to_owned()))
-}
-
-/// Who does not know who was revoked of late is not to be asked, where another one is.
-fn known_well(standing: Standing) -> Result<(), Problem> {
-    match standing {
-        Standing::Current => Ok(()),
-        Standing::Unread => Err(Problem::register_not_known()),
-        Standing::Behind => Err(Problem::register_behind()),
-        Standing::Unreadable | Standing::Shortened => Err(Problem::register_broken()),
-    }
 }
 
 /// The metrics, as Prometheus reads them.

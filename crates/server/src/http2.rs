@@ -121,7 +121,7 @@ impl Streams {
         Self { patience, first, metrics: metrics.clone(), tasks: tasks.clone(), open, had }
     }
 
-    /// Waits until there has been no stream for too long; whether there has never been any. Cancel safe.
+    /// Waits until there has been no stream for too long; what the connection is cut for. Cancel safe.
     pub(crate) async fn idle(&self) -> Cut {
         let mut open = self.open.subscribe();
         loop {

@@ -161,23 +161,15 @@ struct Shared {
     cache: Mutex<JwksCache>,
     /// What the cache's times are since.
     began: Instant,
-    /// Changes whenever a fetch has ended.
-    news: watch::Sender<u64>,
-    /// Changes whenever keys that counted do so no more.
-    withdrawals: watch::Sender<u64>,
+    /// Rings whenever a fetch has ended.
+    news: watch::Sender<()>,
+    /// Rings whenever keys that counted do so no more.
+    withdrawals: watch::Sender<()>,
     turns: Semaphore,
     places: Semaphore,
     tasks: TaskTracker,
     stop: CancellationToken,
     metrics: IssuerMetrics,
-}
-
-/// What is known of a key, outside of the cache.
-enum Known {
-    Key(Box<Key>),
-    Pending,
-    Unknown,
-    Away(Duration),
 }
 
 impl Authorities {
@@ -305,7 +297,7 @@ impl Issuers {
     }
 
     /// Tells whenever issuers have withdrawn keys since a subscription; `None` where none have any.
-    pub(crate) fn withdrawals(&self) -> Option<watch::Receiver<u64>> {
+    pub(crate) fn withdrawals(&self) -> Option<watch::Receiver<()>> {
         Some(self.0.as_ref()?.withdrawals.subscribe())
     }
 
@@ -321,7 +313,7 @@ impl Issuers {
 impl Shared {
     /// A key, fetched if need be; none, if there is none.
     async fn key(self: &Arc<Self>, source: &Source, wanted: &Wanted) -> Result<Option<Box<Key>>, IssuerAway> {
-        match self.look(source, wanted).settled() {
+        match self.look(source, wanted) {
             Some(Ok(known)) => Ok(known),
             Some(Err(again_after)) => Err(self.away(Unjudged::Away, again_after)),
             // Few come here, and what they need is more than all others should carry along.
@@ -336,7 +328,7 @@ impl Shared {
         // Before the look, so that no news is missed.
         let mut news = self.news.subscribe();
         loop {
-            match self.look(source, wanted).settled() {
+            match self.look(source, wanted) {
                 Some(Ok(known)) => return Ok(known),
                 Some(Err(again_after)) => return Err(self.away(Unjudged::Away, again_after)),
                 None => {}
@@ -352,15 +344,16 @@ impl Shared {
         }
     }
 
-    fn look(self: &Arc<Self>, source: &Source, wanted: &Wanted) -> Known {
+    /// The key, if there is one, or when to ask again; nothing, while a fetch is under way that may tell.
+    fn look(self: &Arc<Self>, source: &Source, wanted: &Wanted) -> Option<Result<Option<Box<Key>>, Duration>> {
         let now = self.now();
         let (known, fetch) = self.locked(|cache| {
             let Lookup { found, fetch } = cache.look_up(source, wanted, now);
             let known = match found {
-                Found::Key(key) => Known::Key(Box::new(key.clone())),
-                Found::Pending => Known::Pending,
-                Found::Unknown => Known::Unknown,
-                Found::Away(wait) => Known::Away(wait),
+                Found::Key(key) => Some(Ok(Some(Box::new(key.clone())))),
+                Found::Pending => None,
+                Found::Unknown => Some(Ok(None)),
+                Found::Away(wait) => Some(Err(wait)),
             };
             (known, fetch)
         });
@@ -389,9 +382,9 @@ impl Shared {
         });
         self.metrics.failing.set(i64::try_from(failing).unwrap_or(i64::MAX));
         if is_less {
-            self.withdrawals.send_modify(|times| *times = times.wrapping_add(1));
+            self.withdrawals.send_replace(());
         }
-        self.news.send_modify(|news| *news = news.wrapping_add(1));
+        self.news.send_replace(());
     }
 
     /// Counts and logs what became of a fetch. The path of the URL is not logged: some issuers have a key of ours in it.
@@ -424,18 +417,6 @@ impl Shared {
 
     fn now(&self) -> Duration {
         self.began.elapsed()
-    }
-}
-
-impl Known {
-    /// What there is to say, or when there will be; nothing, while a fetch is under way.
-    fn settled(self) -> Option<Result<Option<Box<Key>>, Duration>> {
-        match self {
-            Self::Key(key) => Some(Ok(Some(key))),
-            Self::Unknown => Some(Ok(None)),
-            Self::Away(again_after) => Some(Err(again_after)),
-            Self::Pending => None,
-        }
     }
 }
 

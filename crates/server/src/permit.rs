@@ -5,7 +5,8 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use http::{Method, request::Parts};
+use axum::body::Body;
+use http::{HeaderMap, Method, request::Parts};
 use tailwater_auth::{Act, Grant, Limits, Principal, Project, Quotas, Refusal, Ruling, TicketHeld, Writers, decide};
 use tailwater_fanout::{ForkError, Head, NewVisibility, OpError, Reader, SourceAccess};
 use tailwater_log::Visibility;
@@ -15,6 +16,7 @@ use tailwater_upstream::StreamKey;
 use crate::{
     answer,
     app::App,
+    body::Received,
     credential::{Credential, Unknown},
     guard::{Auth, Guard},
     problem::Problem,
@@ -105,8 +107,22 @@ impl Permit {
         }
     }
 
-    /// Whether what it came in with still counts: behind a body, which may have taken minutes.
-    pub(crate) fn still(&self, app: &App) -> Result<(), Problem> {
+    /// Takes in the body of a write, unless nothing can be written just now. What has come is counted, and whether what it
+    /// came in with still counts is asked again: it may have taken minutes.
+    pub(crate) async fn receive(&self, app: &App, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+        if let Err(refused) = app.gateway.takes_writes(&self.key) {
+            app.bodies.decline(headers, body).await;
+            return Err(refused.into());
+        }
+        let body = app.bodies.receive_within(self.max_body(), headers, body).await;
+        self.received(&body);
+        let body = body?;
+        self.still(app)?;
+        app.metrics.received.inc_by(body.bytes.len() as u64);
+        Ok(body)
+    }
+
+    fn still(&self, app: &App) -> Result<(), Problem> {
         let Some(Terms { guard, grant: Some(grant), ticket, .. }) = &self.terms else { return Ok(()) };
         Ok(guard.counts(grant, *ticket, app.ambient.now()).map_err(Refusal::Token)?)
     }

@@ -14,7 +14,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tailwater_auth::{Refusal, TokenError};
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{app::App, drain::Draining, problem::Problem, request::Fields};
+use crate::{admin::said, app::App, drain::Draining, problem::Problem, request::Fields};
 
 /// How long it takes, where nobody says.
 const SECONDS: u64 = 5;
@@ -49,13 +49,7 @@ struct Taken {
 /// `/debug/profile`.
 pub(crate) async fn profile(State(app): State<App>, request: Request) -> Response {
     match made(&app, request.headers(), request.uri().query()).await {
-        Ok(profile) => {
-            let mut response = Response::new(profile.to_string().into());
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
+        Ok(profile) => said(StatusCode::OK, &profile),
         Err(problem) => problem.into_response(),
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! A request is charged once, when it is known that it may be asked: a token that does not count, and who may read what is
 //! public only and asks for something else, cost nobody's quota and are told of none. Who is refused a live response's place
-//! is given back what was charged. What a body turns out to hold beyond
-//! the length that it declared, and what an answer holds, is owed: the next ones wait for it. Of Server-Sent Events only
-//! what is read out of a stream's history is counted, and owed when the response ends; nothing is done for each delivery.
+//! is given back what was charged. What a body turns out to hold beyond the length that it declared, and what an answer
+//! holds, is owed: the next ones wait for it. Of Server-Sent Events only what a reader is sent while it is behind is counted,
+//! all bytes of the events, and owed when the response ends; nothing is done for each delivery to who is not.
 //!
 //! A project without quotas has no account, and takes no lock here.
 
@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::{body::Body, response::Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request::Parts};
 use http_body::Body as _;
 use tailwater_auth::{
     Asker, Cost, Exceeded, Grant, Meter, Principal, Project, Projects, Quotas,
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     admission::Peer,
+    answer,
     app::App,
     body::{BodyError, Received},
     client_address::Client,
@@ -93,7 +94,7 @@ pub(crate) struct Asking {
 pub(crate) struct Attendance {
     place: Option<(Arc<Payer>, Option<Held>)>,
     _connection: Option<Using>,
-    /// Bytes of history that it was sent.
+    /// Bytes of the events that it was sent while it was behind.
     replayed: u64,
 }
 
@@ -110,13 +111,14 @@ impl Metering {
         // Nothing in here can panic half way.
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Kept {
     /// Forgets projects that are gone, or have no quotas any more, once for each time that the projects in force have changed.
-    fn keep_up_with(&self, projects: &Arc<Projects>) {
-        let mut kept = self.kept();
-        if !std::ptr::eq(kept.of.as_ptr(), Arc::as_ptr(projects)) {
-            kept.of = Arc::downgrade(projects);
-            kept.meter.retain(|id| projects.get(id).is_some_and(|project| project.quotas != Quotas::default()));
+    fn keep_up_with(&mut self, projects: &Arc<Projects>) {
+        if !std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(projects)) {
+            self.of = Arc::downgrade(projects);
+            self.meter.retain(|id| projects.get(id).is_some_and(|project| project.quotas != Quotas::default()));
         }
     }
 }
@@ -143,10 +145,11 @@ impl Payer {
         Asker { project: &self.project, principal: self.principal, quotas: &self.quotas }
     }
 
-    fn charge(&self, app: &App, cost: Cost) -> Result<(), Problem> {
+    fn charge(&self, app: &App, projects: &Arc<Projects>, cost: Cost) -> Result<(), Problem> {
         let now = self.metering.now();
         let (refused, principals) = {
             let mut kept = self.metering.kept();
+            kept.keep_up_with(projects);
             let charged = kept.meter.charge(&self.asker(), cost, now);
             let refused = charged.err().map(|exceeded| (exceeded, kept.meter.left(&self.asker(), now)));
             (refused, kept.meter.principals())
@@ -187,30 +190,36 @@ impl Payer {
 
     /// Counts bytes that were not known when they were asked for.
     fn owe(&self, bytes: u64) {
-        let limits_bytes = self.quotas.project.bytes.is_some() || self.quotas.principal.bytes.is_some();
-        if bytes > 0 && limits_bytes {
+        if bytes > 0 && self.limits_bytes() {
             let now = self.metering.now();
             self.metering.kept().meter.owe(&self.asker(), Cost { bytes, ..Cost::default() }, now);
         }
     }
 
+    fn limits_bytes(&self) -> bool {
+        self.quotas.project.bytes.is_some() || self.quotas.principal.bytes.is_some()
+    }
+
     /// Counts what an answer holds, and says in it what is left. Not in one that caches may give to others: what one asker
     /// has left is nobody else's business.
     pub(crate) fn answered(&self, method: &Method, response: &mut Response) {
-        if method == Method::GET && response.status() == StatusCode::OK {
-            self.owe(contents(response).saturating_sub(SOME));
-        }
+        let holds = method == Method::GET && response.status() == StatusCode::OK && self.limits_bytes();
+        let bytes = if holds { contents(response).saturating_sub(SOME) } else { 0 };
         let headers = response.headers_mut();
-        let public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
-        if headers.contains_key(headers::RATELIMIT) || headers.get(header::CACHE_CONTROL).is_some_and(public) {
-            return;
-        }
-        if self.quotas.principal == Allowance::default() {
+        let has_been_said = headers.contains_key(headers::RATELIMIT);
+        let tells = !has_been_said && !answer::is_public(headers) && self.quotas.principal != Allowance::default();
+        if bytes == 0 && !tells {
             return;
         }
         let now = self.metering.now();
-        let left = self.metering.kept().meter.left(&self.asker(), now);
-        if let Some(fields) = Fields::of(&left, None) {
+        let left = {
+            let mut kept = self.metering.kept();
+            if bytes > 0 {
+                kept.meter.owe(&self.asker(), Cost { bytes, ..Cost::default() }, now);
+            }
+            tells.then(|| kept.meter.left(&self.asker(), now))
+        };
+        if let Some(fields) = left.and_then(|left| Fields::of(&left, None)) {
             tell(headers, &fields);
         }
     }
@@ -232,7 +241,7 @@ fn contents(response: &Response) -> u64 {
 
 impl Asking {
     /// Charges a request that may be asked.
-    fn charge(&self, app: &App) -> Result<(), Problem> {
+    fn charge(&self, app: &App, projects: &Arc<Projects>) -> Result<(), Problem> {
         if let Some(entered) = self.entered.upgrade() {
             entered.begin(&self.usage);
         }
@@ -242,7 +251,7 @@ impl Asking {
         }
         let Some(payer) = &self.payer else { return Ok(()) };
         payer.bears(self.paid.as_ref());
-        payer.charge(app, self.cost)
+        payer.charge(app, projects, self.cost)
     }
 
     /// Takes a live response's place; where there is none, gives back what was charged for it.
@@ -269,7 +278,7 @@ fn over_share(app: &App, shared: Shared) -> Problem {
 }
 
 impl Attendance {
-    /// Counts what was read out of history for it, which is owed when it ends.
+    /// Counts events that it was sent while it was behind, which are owed when it ends.
     pub(crate) fn replayed(&mut self, bytes: usize) {
         self.replayed = self.replayed.saturating_add(bytes as u64);
     }
@@ -303,22 +312,24 @@ impl Permit {
         let payer = Payer::of(app, &terms.project, terms.quotas, || {
             terms.cookie.unwrap_or_else(|| principal(app, terms.grant.as_deref(), request))
         });
-        let mut cost = Cost::default();
-        if payer.is_some() {
-            app.metering.keep_up_with(&projects);
-            cost = cost_of(request, body, self.max_body().min(app.config.max_body));
-        }
+        let max_body = self.max_body().min(app.config.max_body);
+        let cost = payer.as_ref().map_or_else(Cost::default, |_| cost_of(request, body, max_body));
         let has_connection = request.version < Version::HTTP_2;
         self.asking = Some(Asking { payer, usage, entered: Arc::downgrade(&entered), cost, paid, has_connection });
         if self.is_settled() {
-            self.charge(app)?;
+            self.charge_by(app, &projects)?;
         }
         Ok(Some(entered))
     }
 
     /// Counts and charges the request, of which it is known now that it may be asked.
     pub(crate) fn charge(&self, app: &App) -> Result<(), Problem> {
-        self.asking.as_ref().map_or(Ok(()), |asking| asking.charge(app))
+        let Auth::Required(guard) = &app.config.auth else { return Ok(()) };
+        self.charge_by(app, &guard.projects())
+    }
+
+    fn charge_by(&self, app: &App, projects: &Arc<Projects>) -> Result<(), Problem> {
+        self.asking.as_ref().map_or(Ok(()), |asking| asking.charge(app, projects))
     }
 
     /// Takes the place of a live response; none where everybody may do everything.
@@ -342,7 +353,7 @@ impl Permit {
 }
 
 /// Charges somebody with a token for a request that is for no stream.
-pub(crate) fn charge_one(
+pub(crate) fn charge_bearer(
     app: &App,
     projects: &Arc<Projects>,
     project: &Project,
@@ -351,9 +362,8 @@ pub(crate) fn charge_one(
 ) -> Result<(), Problem> {
     let who = || principal(app, Some(grant), request);
     let Some(payer) = Payer::of(app, &project.id, project.quotas, who) else { return Ok(()) };
-    app.metering.keep_up_with(projects);
     payer.bears(Observed::paid(&request.extensions).as_ref());
-    payer.charge(app, Cost { requests: 1, ..Cost::default() })
+    payer.charge(app, projects, Cost { requests: 1, ..Cost::default() })
 }
 
 /// Who asks, unless a cookie says it.
@@ -419,7 +429,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_project_has_used_is_forgotten_with_it_but_not_while_its_readers_stay() {
         let (metering, before) = (metering(), projects(&["a", "b"]));
-        metering.keep_up_with(&before);
+        metering.kept().keep_up_with(&before);
         let payers = ["a", "b"].map(|id| payer(&metering, &before, id));
         let [a, b] = &payers;
         for payer in &payers {
@@ -430,12 +440,12 @@ mod tests {
                 .unwrap();
         }
         let held = metering.kept().meter.hold(&a.asker(), "s", metering.now()).unwrap();
-        metering.keep_up_with(&before);
+        metering.kept().keep_up_with(&before);
         assert_eq!(metering.kept().meter.principals(), 2);
-        metering.keep_up_with(&projects(&["c"]));
+        metering.kept().keep_up_with(&projects(&["c"]));
         assert_eq!(metering.kept().meter.principals(), 1);
         metering.kept().meter.release(held);
-        metering.keep_up_with(&projects(&["c"]));
+        metering.kept().keep_up_with(&projects(&["c"]));
         assert_eq!(metering.kept().meter.principals(), 0);
         assert_eq!(metering.kept().meter.left(&b.asker(), metering.now())[0].available, 9, "it would begin anew");
     }

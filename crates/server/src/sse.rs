@@ -330,7 +330,7 @@ impl Stay {
         self.reason = reason;
     }
 
-    /// Counts what was read out of history for it.
+    /// Counts events that it was sent while it was behind.
     pub(crate) fn replayed(&mut self, bytes: usize) {
         if let Some(attendance) = &mut self.attendance {
             attendance.replayed(bytes);

@@ -5,7 +5,7 @@
 //! revoked, and `expiresAt`, in seconds since the Unix epoch.
 //!
 //! The token is judged before the body is read, with the keys of the project that it claims to be for, which must then be the
-//! stream's: what others send is thrown away.
+//! stream's: what others send is thrown away. Whether it still counts is asked again behind the body.
 //!
 //! Only a token in `Authorization` is looked at, so that no page gets a ticket by what its browser sends unasked, and no
 //! ticket becomes another one. The stream is not looked at: who may read it gets a ticket, whether it is there or not.
@@ -26,14 +26,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tailwater_auth::{
     Grant, IssueError, Project, Projects, Purpose, Refusal, TicketId, TokenError,
-    json::object,
     ticket::{expiry, issue},
     token::Token,
 };
 use tailwater_protocol::{ProjectId, StreamPath, path::STREAM_ROOT};
 
 use crate::{
-    admin::said,
+    admin::{read, said},
     app::App,
     cors::Cors,
     guard::{Auth, Guard},
@@ -83,7 +82,7 @@ pub(crate) async fn post(State(app): State<App>, request: Request) -> Response {
     let projects = guard.projects();
     let cors = Cors::of_project(projects.get(&claimed), &parts.headers);
     let mut response = match Bearer::of(&app, guard, &projects, (token, &claimed), &parts).await {
-        Ok(bearer) => bearer.issue(&app, &parts, body).await.unwrap_or_else(Problem::into_response),
+        Ok(bearer) => bearer.issue(&app, guard, &parts, body).await.unwrap_or_else(Problem::into_response),
         Err(problem) => declined(&app, &parts, body, problem).await,
     };
     response.extensions_mut().insert(cors);
@@ -101,13 +100,16 @@ impl<'p> Bearer<'p> {
     ) -> Result<Self, Problem> {
         let grant = guard.grant(projects, claimed, token, guard.moment(app.ambient.now())).await?;
         let project = projects.get(claimed).ok_or(UNVERIFIED)?;
-        quota::charge_one(app, projects, project, &grant, parts)?;
+        quota::charge_bearer(app, projects, project, &grant, parts)?;
         Ok(Self { project, grant })
     }
 
-    async fn issue(&self, app: &App, parts: &Parts, body: Body) -> Result<Response, Problem> {
+    async fn issue(&self, app: &App, guard: &Guard, parts: &Parts, body: Body) -> Result<Response, Problem> {
         let Self { project, grant } = self;
-        let (wanted, path) = asked(app, parts, body).await?;
+        let body = app.bodies.receive_by(BODY_LIMIT, MAX_BODY, &parts.headers, body).await?.bytes;
+        // Behind the body, which may have taken a while.
+        guard.counts(grant, None, app.ambient.now()).map_err(Refusal::Token)?;
+        let (wanted, path) = asked(app, &body)?;
         // Of another project its keys say nothing.
         if path.project != project.id {
             return Err(UNVERIFIED.into());
@@ -148,19 +150,10 @@ async fn declined(app: &App, parts: &Parts, body: Body, problem: Problem) -> Res
 }
 
 /// What is asked for.
-async fn asked(app: &App, parts: &Parts, body: Body) -> Result<(Wanted, StreamPath), Problem> {
-    let body = app.bodies.receive_by(BODY_LIMIT, MAX_BODY, &parts.headers, body).await?.bytes;
-    let wanted = wanted(&body)?;
+fn asked(app: &App, body: &Bytes) -> Result<(Wanted, StreamPath), Problem> {
+    let form = "`stream` and `origin`, both texts";
+    let wanted: Wanted = read(form, body).map_err(|fault| Problem::invalid_ticket_request(&fault))?;
     let raw = wanted.stream.strip_prefix(STREAM_ROOT).unwrap_or(&wanted.stream);
     let path = StreamPath::parse(raw, &app.config.addressing, &app.config.default_project)?;
     Ok((wanted, path))
-}
-
-fn wanted(body: &Bytes) -> Result<Wanted, Problem> {
-    // Of what it says, only where it is wrong: what stands there could be a token.
-    object(body).map_err(|error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        let fault = format!("not an object of `stream` and `origin`, both texts: line {line}, column {column}");
-        Problem::invalid_ticket_request(&fault)
-    })
 }

@@ -1,8 +1,8 @@
 //! Which crate may name which: dependencies point down, and the adapter knows the core, never the reverse.
 //!
 //! ```text
-//! protocol ← log ← upstream ← {s2, fanout}    protocol ← auth    {auth, upstream} ← register    fanout ← pubsub
-//! all but s2 ← server    all ← bins
+//! {protocol, wire} ← log ← upstream ← {s2, fanout}    {protocol, wire} ← auth    {auth, upstream} ← register
+//! fanout ← pubsub    all but s2 ← server    all ← bins
 //! ```
 
 use crate::Member;
@@ -10,11 +10,12 @@ use crate::Member;
 /// What each library may name of the workspace outside of its tests.
 const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
-    ("log", &["protocol"]),
+    ("wire", &[]),
+    ("log", &["protocol", "wire"]),
     ("upstream", &["log", "protocol"]),
     ("s2", &["upstream", "log", "protocol"]),
     ("fanout", &["upstream", "log", "protocol"]),
-    ("auth", &["protocol"]),
+    ("auth", &["protocol", "wire"]),
     ("register", &["auth", "upstream", "log", "protocol"]),
     ("pubsub", &["fanout", "upstream", "log", "protocol"]),
     // Not `s2`: the server is handed a store by the binary, and so builds and is tested without S2.
@@ -38,7 +39,7 @@ const PROGRAMS: &str = "bins";
 const TESTS_THROUGHOUT: &[&str] = &["fuzz", "pods", "sim"];
 
 /// Crates that are pure functions: no runtime, no clock, no input or output.
-pub(crate) const PURE: &[&str] = &["protocol", "log", "auth"];
+pub(crate) const PURE: &[&str] = &["protocol", "wire", "log", "auth"];
 
 /// What would make a pure crate impure.
 const RUNTIMES: &[&str] =

@@ -40,6 +40,7 @@ struct PrincipalTable {
     bytes: Option<PolicyTable>,
     connections: Option<PolicyTable>,
     readers: Option<NonZeroU64>,
+    streams: Option<NonZeroU64>,
 }
 
 /// So much in so many seconds.
@@ -53,9 +54,9 @@ struct PolicyTable {
 impl QuotaTable {
     pub(super) fn quotas(self) -> Result<Quotas, QuotaFault> {
         let Self { requests, bytes, connections, readers, streams, principal } = self;
-        let project = allowance(requests, bytes, connections, readers);
+        let project = Allowance { readers, streams, ..flows(requests, bytes, connections) };
         let principal = principal.map(PrincipalTable::allowance).transpose()?.unwrap_or_default();
-        let quotas = Quotas { project, principal, streams };
+        let quotas = Quotas { project, principal };
         if quotas == Quotas::default() {
             return Err(QuotaFault::Empty);
         }
@@ -68,34 +69,37 @@ impl QuotaTable {
 
 impl PrincipalTable {
     fn allowance(self) -> Result<Allowance, QuotaFault> {
-        let Self { requests, bytes, connections, readers } = self;
-        let allowance = allowance(requests, bytes, connections, readers);
+        let Self { requests, bytes, connections, readers, streams } = self;
+        let allowance = Allowance { readers, streams, ..flows(requests, bytes, connections) };
         if allowance == Allowance::default() { Err(QuotaFault::Empty) } else { Ok(allowance) }
     }
 }
 
-fn allowance(
-    requests: Option<PolicyTable>,
-    bytes: Option<PolicyTable>,
-    connections: Option<PolicyTable>,
-    readers: Option<NonZeroU64>,
-) -> Allowance {
+/// What flows; what is held has no window.
+fn flows(requests: Option<PolicyTable>, bytes: Option<PolicyTable>, connections: Option<PolicyTable>) -> Allowance {
     let policy =
         |table: Option<PolicyTable>| table.map(|PolicyTable { most, within }| Policy { quota: most, window: within });
-    Allowance { requests: policy(requests), bytes: policy(bytes), connections: policy(connections), readers }
+    Allowance {
+        requests: policy(requests),
+        bytes: policy(bytes),
+        connections: policy(connections),
+        ..Allowance::default()
+    }
 }
 
 /// What one may have no less of than all together, at once and as it comes back.
 fn idle(project: &Allowance, principal: &Allowance) -> Option<Metered> {
     let rate = |of: Policy, window: Policy| u128::from(of.quota.get()) * u128::from(window.window.get());
-    let flows = |all: Option<Policy>, one: Option<Policy>| {
+    let flowing = |all: Option<Policy>, one: Option<Policy>| {
         all.zip(one).is_some_and(|(all, one)| one.quota >= all.quota && rate(one, all) >= rate(all, one))
     };
+    let held = |all: Option<NonZeroU64>, one: Option<NonZeroU64>| all.zip(one).is_some_and(|(all, one)| one >= all);
     let table = [
-        (Metered::Requests, flows(project.requests, principal.requests)),
-        (Metered::Bytes, flows(project.bytes, principal.bytes)),
-        (Metered::Connections, flows(project.connections, principal.connections)),
-        (Metered::Readers, project.readers.zip(principal.readers).is_some_and(|(all, one)| one >= all)),
+        (Metered::Requests, flowing(project.requests, principal.requests)),
+        (Metered::Bytes, flowing(project.bytes, principal.bytes)),
+        (Metered::Connections, flowing(project.connections, principal.connections)),
+        (Metered::Readers, held(project.readers, principal.readers)),
+        (Metered::Streams, held(project.streams, principal.streams)),
     ];
     table.into_iter().find_map(|(metered, is_idle)| is_idle.then_some(metered))
 }
@@ -116,11 +120,20 @@ mod tests {
     #[test]
     fn what_is_said_is_in_force_and_nothing_else() {
         let text = "requests = { most = 1000, within = 10 }\nbytes = { most = 8000000, within = 60 }\nstreams = 50\n\
-                    [principal]\nconnections = { most = 5, within = 1 }\nreaders = 3\n";
+                    [principal]\nconnections = { most = 5, within = 1 }\nreaders = 3\nstreams = 2\n";
         let expected = Quotas {
-            project: Allowance { requests: policy(1000, 10), bytes: policy(8_000_000, 60), ..Allowance::default() },
-            principal: Allowance { connections: policy(5, 1), readers: NonZeroU64::new(3), ..Allowance::default() },
-            streams: NonZeroU64::new(50),
+            project: Allowance {
+                requests: policy(1000, 10),
+                bytes: policy(8_000_000, 60),
+                streams: NonZeroU64::new(50),
+                ..Allowance::default()
+            },
+            principal: Allowance {
+                connections: policy(5, 1),
+                readers: NonZeroU64::new(3),
+                streams: NonZeroU64::new(2),
+                ..Allowance::default()
+            },
         };
         assert_eq!(quotas(text), Ok(expected));
     }
@@ -134,6 +147,7 @@ mod tests {
             ("", empty.clone()),
             ("readers = 5\n[principal]\n", empty),
             ("readers = 5\n[principal]\nreaders = 5\n", idle("readers")),
+            ("streams = 5\n[principal]\nstreams = 6\n", idle("streams")),
             (
                 "requests = { most = 10, within = 10 }\n[principal]\nrequests = { most = 10, within = 10 }\n",
                 idle("requests"),
@@ -161,7 +175,7 @@ mod tests {
             "readers = 0\n",
             "readers = -1\n",
             "appends = 1\n",
-            "[principal]\nstreams = 1\n",
+            "[principal]\nstreams = 0\n",
         ] {
             assert!(quotas(text).is_err(), "{text}");
         }

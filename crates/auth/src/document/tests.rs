@@ -48,7 +48,7 @@ fn what_is_said_is_in_force() {
     let limits = Limits { body: NonZeroUsize::new(10), readers_per_stream: NonZeroUsize::new(3) };
     assert_eq!(project.limits, limits);
     assert!(project.revoked.contains("one") && project.revoked.contains("two"));
-    assert_eq!(project.quotas.streams, NonZeroU64::new(7));
+    assert_eq!(project.quotas.project.streams, NonZeroU64::new(7));
     let ids: Vec<_> = project.keys.iter().filter_map(Key::id).map(KeyId::as_str).collect();
     assert_eq!(ids, ["first", "second"]);
 }

@@ -1,10 +1,14 @@
 //! What one holder has used, and what all of a kind have.
 
-use std::{collections::HashMap, num::NonZeroU64, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    num::NonZeroU64,
+    time::Duration,
+};
 
 use super::{
     ASSURED_PRINCIPALS, Allowance, Cost, Exceeded, Holder, Left, MAX_PRINCIPALS, MAX_PRINCIPALS_PER_PROJECT, Metered,
-    Policy, Principal, bucket::Bucket,
+    Policy, Principal, StreamPrint, bucket::Bucket,
 };
 
 /// How often a full table is searched for principals that are as good as new.
@@ -16,7 +20,9 @@ pub(super) struct Account {
     requests: Option<Bucket>,
     bytes: Option<Bucket>,
     connections: Option<Bucket>,
-    pub(super) readers: u64,
+    readers: u64,
+    /// Streams that are followed, and by how many live responses; but for what was held before these were limited.
+    followed: HashMap<StreamPrint, u64>,
 }
 
 /// What a project's principals of one kind have used.
@@ -115,14 +121,46 @@ impl Account {
             Metered::Bytes => flowing(allowance.bytes, &self.bytes),
             Metered::Connections => flowing(allowance.connections, &self.connections),
             Metered::Readers => standing(allowance.readers, self.readers),
-            Metered::Streams => None,
+            Metered::Streams => standing(allowance.streams, self.followed.len() as u64),
         }?;
         Some(Left { holder, metered, quota: quota.get(), window, available })
     }
 
+    pub(super) fn readers(&self) -> u64 {
+        self.readers
+    }
+
+    /// Whether a live response of this holder has the stream already: one more takes no more of the store.
+    pub(super) fn follows(&self, stream: StreamPrint) -> bool {
+        self.followed.contains_key(&stream)
+    }
+
+    pub(super) fn hold(&mut self, stream: Option<StreamPrint>) {
+        self.readers += 1;
+        if let Some(stream) = stream {
+            *self.followed.entry(stream).or_default() += 1;
+        }
+    }
+
+    pub(super) fn release(&mut self, stream: Option<StreamPrint>) {
+        self.readers = self.readers.saturating_sub(1);
+        if let Some(stream) = stream
+            && let Entry::Occupied(mut count) = self.followed.entry(stream)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.readers == 0 && self.followed.is_empty()
+    }
+
     fn is_as_good_as_new(&self, now: Duration) -> bool {
         let full = self.buckets().into_iter().filter_map(|(_, bucket)| bucket).all(|bucket| bucket.is_full(now));
-        full && self.readers == 0
+        full && self.is_unused()
     }
 }
 

@@ -21,12 +21,26 @@ fn principal(n: u64) -> Principal {
     Principal::Token((u128::from(n) << 64 | 7).to_be_bytes())
 }
 
+fn followed(streams: u64) -> Allowance {
+    Allowance { streams: NonZeroU64::new(streams), ..Allowance::default() }
+}
+
+impl Meter {
+    /// Whether no place is held, by whom it may be.
+    fn is_unused(&self, project: &ProjectId) -> bool {
+        let book = &self.projects[project];
+        let all = [&book.tokens, &book.addresses]
+            .into_iter()
+            .flat_map(|crowd| crowd.principals.values().chain([&crowd.newcomers]));
+        all.chain([&book.own]).all(Account::is_unused)
+    }
+}
+
 /// 10 requests in 10 s for each, 25 for all.
 fn requests() -> Quotas {
     Quotas {
         project: Allowance { requests: policy(25, 10), ..Allowance::default() },
         principal: Allowance { requests: policy(10, 10), ..Allowance::default() },
-        streams: None,
     }
 }
 
@@ -75,13 +89,10 @@ fn the_fields_say_what_is_left_to_the_asker_and_nothing_of_the_others() {
         bytes: policy(1 << 62, 3600),
         connections: policy(5, 1),
         readers: NonZeroU64::new(3),
-    };
-    let (mut meter, chat) = (Meter::default(), id("chat"));
-    let quotas = Quotas {
-        project: Allowance { requests: policy(2, 60), ..Allowance::default() },
-        principal: all,
         streams: None,
     };
+    let (mut meter, chat) = (Meter::default(), id("chat"));
+    let quotas = Quotas { project: Allowance { requests: policy(2, 60), ..Allowance::default() }, principal: all };
     let asker = Asker { project: &chat, principal: principal(1), quotas: &quotas };
     meter.charge(&asker, Cost { requests: 1, bytes: 1000, connections: 1 }, at(0)).unwrap();
     let held = meter.hold(&asker, "s", at(0)).unwrap();
@@ -135,7 +146,7 @@ fn what_is_owed_or_asked_under_old_quotas_puts_none_of_them_back_in_force() {
     let (requests, bytes) = (policy(10, 1000), policy(1000, 1000));
     let old = Quotas { principal: Allowance { bytes, ..Allowance::default() }, ..Quotas::default() };
     let tight = Allowance { requests, bytes: policy(100, 1000), ..Allowance::default() };
-    let new = Quotas { project: Allowance { requests, ..Allowance::default() }, principal: tight, streams: None };
+    let new = Quotas { project: Allowance { requests, ..Allowance::default() }, principal: tight };
     let (mut meter, chat) = (Meter::default(), id("chat"));
     let under = |quotas| Asker { project: &chat, principal: principal(1), quotas };
     let left = |meter: &mut Meter, quotas| -> Vec<_> {
@@ -160,7 +171,7 @@ fn what_is_owed_or_asked_under_old_quotas_puts_none_of_them_back_in_force() {
 #[test]
 fn places_are_given_back_to_whom_they_were_taken_from() {
     let few = |n| Allowance { readers: NonZeroU64::new(n), ..Allowance::default() };
-    let quotas = Quotas { project: few(3), principal: few(2), ..Quotas::default() };
+    let quotas = Quotas { project: few(3), principal: few(2) };
     let (mut meter, chat) = (Meter::default(), id("chat"));
     let who = |n| Asker { project: &chat, principal: principal(n), quotas: &quotas };
     let first = meter.hold(&who(1), "s", at(0)).unwrap();
@@ -290,7 +301,7 @@ fn addresses_take_no_place_from_tokens() {
 
 #[test]
 fn a_stream_is_counted_once_whoever_follows_it() {
-    let quotas = Quotas { streams: NonZeroU64::new(2), ..Quotas::default() };
+    let quotas = Quotas { project: followed(2), ..Quotas::default() };
     let (mut meter, chat) = (Meter::default(), id("chat"));
     let who = |n| Asker { project: &chat, principal: principal(n), quotas: &quotas };
     let mut held: Vec<_> =
@@ -304,7 +315,29 @@ fn a_stream_is_counted_once_whoever_follows_it() {
     for held in held {
         meter.release(held);
     }
-    assert_eq!((meter.readers(&chat), meter.projects[&chat].followed.len()), (0, 0));
+    assert!(meter.is_unused(&chat));
+}
+
+#[test]
+fn a_principal_follows_so_many_streams_whatever_others_do() {
+    let quotas = Quotas { project: followed(3), principal: followed(2) };
+    let (mut meter, chat) = (Meter::default(), id("chat"));
+    let who = |n| Asker { project: &chat, principal: principal(n), quotas: &quotas };
+    let mut held: Vec<_> =
+        [(1, "a"), (1, "a"), (1, "b"), (2, "b")].map(|(n, stream)| meter.hold(&who(n), stream, at(0)).unwrap()).into();
+    let exceeded = meter.hold(&who(1), "c", at(0)).unwrap_err();
+    assert_eq!((exceeded.left.name(), exceeded.wait, exceeded.left.quota), ("streams", None, 2));
+    held.push(meter.hold(&who(2), "c", at(0)).unwrap());
+    assert_eq!(meter.hold(&who(3), "d", at(0)).unwrap_err().left.name(), "project-streams");
+    held.push(meter.hold(&who(3), "b", at(0)).unwrap());
+    meter.release(held.remove(0));
+    assert!(meter.hold(&who(1), "c", at(0)).is_err(), "it has the one twice");
+    meter.release(held.remove(0));
+    held.push(meter.hold(&who(1), "c", at(0)).unwrap());
+    for held in held {
+        meter.release(held);
+    }
+    assert!(meter.is_unused(&chat));
 }
 
 #[test]
@@ -335,7 +368,7 @@ proptest! {
     #[test]
     fn places_are_counted_right(asked in prop::collection::vec((0..3_u64, any::<bool>()), 0..80)) {
         let few = |n| Allowance { readers: NonZeroU64::new(n), ..Allowance::default() };
-        let quotas = Quotas { project: few(4), principal: few(2), ..Quotas::default() };
+        let quotas = Quotas { project: few(4), principal: few(2) };
         let (mut meter, chat) = (Meter::default(), id("chat"));
         let mut held: Vec<(u64, Held)> = Vec::new();
         for (who, takes) in asked {

@@ -7,11 +7,11 @@
 //! └─────────┴──────┴───────┴─────────────────────┘
 //! ```
 //!
-//! As in the logs of streams, a reader takes its own version and the one after it, so that pods can be upgraded one by one:
-//! of the next version it ignores what fields may have come at the end, and skips unknown kinds whose flag allows it. What
-//! else it does not understand it refuses: it could be a revocation.
+//! What its fields are made of, and which versions and kinds a reader takes, is told by [`tailwater_wire`]. What it does not
+//! take it refuses: it could be a revocation.
 
 use tailwater_protocol::ProjectId;
+use tailwater_wire::{FLAG_SKIPPABLE, Head, Reader, RecordError, WireError, Writer, read_record};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -19,13 +19,10 @@ use crate::{
     key::SecretText,
     register::{MAX_DOCUMENT, snapshot::Snapshot},
     token::claims::MAX_TOKEN_ID,
-    wire::{Reader, WireError, Writer},
 };
 
 /// The version that this program writes.
 pub const VERSION: u8 = 1;
-
-const FLAG_SKIPPABLE: u8 = 1;
 
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,29 +76,6 @@ pub enum PutError {
     TooLong,
 }
 
-/// Why a record cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// Neither this version nor the one after it.
-    #[error("a record of version {0}")]
-    Version(u8),
-    /// A kind that this version does not know and may not skip.
-    #[error("a record of unknown kind {0}")]
-    Kind(u8),
-    /// Fields that are not what the kind has.
-    #[error("a record of kind {kind} is malformed")]
-    Fields {
-        /// The kind.
-        kind: u8,
-        /// What is wrong.
-        #[source]
-        source: WireError,
-    },
-    /// Fewer bytes than every record has.
-    #[error("a record with a cut head")]
-    Short,
-}
-
 /// A kind's number.
 mod number {
     pub(super) const REVOKE_TOKEN: u8 = 1;
@@ -129,7 +103,6 @@ impl Record {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.byte(VERSION);
         match self {
             Self::RevokeToken { project, id, expires_at } => {
                 head(&mut w, number::REVOKE_TOKEN).text(project.as_str()).text(id).option(*expires_at, Writer::number)
@@ -142,7 +115,10 @@ impl Record {
             }
             Self::RemoveProject { project } => head(&mut w, number::REMOVE_PROJECT).text(project.as_str()),
             // Whoever folds from further back has no need of it.
-            Self::Checkpoint(snapshot) => snapshot.write(w.byte(number::CHECKPOINT).byte(FLAG_SKIPPABLE)),
+            Self::Checkpoint(snapshot) => {
+                let head = Head { version: VERSION, kind: number::CHECKPOINT, flags: FLAG_SKIPPABLE };
+                snapshot.write(head.write(&mut w))
+            }
         };
         w.finish()
     }
@@ -152,24 +128,12 @@ impl Record {
     /// # Errors
     /// [`RecordError`].
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, RecordError> {
-        let &[version, kind, flags, ref fields @ ..] = bytes else { return Err(RecordError::Short) };
-        if version != VERSION && version != VERSION + 1 {
-            return Err(RecordError::Version(version));
-        }
-        let fault = |source| RecordError::Fields { kind, source };
-        let mut r = Reader::new(fields);
-        let Some(record) = fields_of(&mut r, kind).map_err(fault)? else {
-            return if flags & FLAG_SKIPPABLE == 0 { Err(RecordError::Kind(kind)) } else { Ok(None) };
-        };
-        if version == VERSION {
-            r.finish().map_err(fault)?;
-        }
-        Ok(Some(record))
+        read_record(bytes, VERSION, |head, r| fields_of(r, head.kind))
     }
 }
 
 fn head(w: &mut Writer, kind: u8) -> &mut Writer {
-    w.byte(kind).byte(0)
+    Head { version: VERSION, kind, flags: 0 }.write(w)
 }
 
 fn fields_of(r: &mut Reader<'_>, kind: u8) -> Result<Option<Record>, WireError> {

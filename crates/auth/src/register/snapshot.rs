@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tailwater_protocol::ProjectId;
+use tailwater_wire::{Reader, WireError, Writer};
 
 use crate::{
     key::SecretText,
@@ -10,7 +11,6 @@ use crate::{
         MAX_LISTED, MAX_PROJECTS, MAX_ROWS, record,
         revocations::{FOREVER, Revocations, TokenPrint},
     },
-    wire::{Reader, WireError, Writer},
 };
 
 /// What a register holds, without where it stands in its log.
@@ -33,7 +33,7 @@ impl Snapshot {
         w.number(self.as_of).number(self.now).number(self.others_before).number(self.removed_before);
         w.list(self.projects.iter(), |w, (id, document)| w.text(id.as_str()).text(&document.0));
         w.list(self.revocations.iter(), |w, (id, revoked)| {
-            w.text(id.as_str()).byte(u8::from(revoked.is_removed)).number(revoked.before);
+            w.text(id.as_str()).flag(revoked.is_removed).number(revoked.before);
             w.list(revoked.tokens.iter(), |w, (token, until)| {
                 // For ever is the one end that is written often and would be long.
                 w.fixed(&token.0).number(if *until == FOREVER { 0 } else { *until })
@@ -45,7 +45,7 @@ impl Snapshot {
         let (as_of, now, others_before, removed_before) = (r.number()?, r.number()?, r.number()?, r.number()?);
         let projects = r.list(MAX_PROJECTS, |r| Ok((record::project(r)?, record::document(r)?)))?;
         let revocations = r.list(MAX_ROWS, |r| {
-            let (project, is_removed, before) = (record::project(r)?, flag(r)?, r.number()?);
+            let (project, is_removed, before) = (record::project(r)?, r.flag()?, r.number()?);
             let tokens = r.list(MAX_LISTED, |r| {
                 let (token, until) = (TokenPrint(r.fixed()?), r.number()?);
                 Ok((token, if until == 0 { FOREVER } else { until }))
@@ -54,14 +54,6 @@ impl Snapshot {
         })?;
         let (projects, revocations) = (unique(projects)?, unique(revocations)?);
         Ok(Self { as_of, now, projects, revocations, others_before, removed_before })
-    }
-}
-
-fn flag(r: &mut Reader<'_>) -> Result<bool, WireError> {
-    match r.byte()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(WireError::Value),
     }
 }
 

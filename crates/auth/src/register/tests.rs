@@ -333,10 +333,10 @@ fn what_is_not_understood_is_refused_unless_it_says_that_it_may_be_skipped() {
         (vec![0, 1, 1], Err(Version(0))),
         (vec![1, 1], Err(Short)),
         (vec![], Err(Short)),
-        (longer, fault(crate::wire::WireError::Trailing)),
-        (good[..good.len() - 1].to_vec(), fault(crate::wire::WireError::Short)),
-        (with(4, b'/'), fault(crate::wire::WireError::Value)),
-        ([&good[..8], &[0, 0]].concat(), fault(crate::wire::WireError::Value)),
+        (longer, fault(WireError::Trailing)),
+        (good[..good.len() - 1].to_vec(), fault(WireError::Short)),
+        (with(4, b'/'), fault(WireError::Value)),
+        ([&good[..8], &[0, 0]].concat(), fault(WireError::Value)),
     ];
     for (bytes, expected) in table {
         assert_eq!(Record::decode(&bytes).map(|record| record.is_some()), expected, "{bytes:?}");

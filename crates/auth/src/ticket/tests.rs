@@ -110,8 +110,8 @@ fn a_ticket_is_used_within_a_minute_or_goes_on() {
         (NOW + 59, 0, Arrival::First, None),
         (NOW + 60, 0, Arrival::First, Some(TicketError::Late)),
         (NOW + 60, 0, Arrival::Resumed, None),
-        (NOW + 89, 30, Arrival::First, None),
-        (NOW + 90, 30, Arrival::First, Some(TicketError::Late)),
+        (NOW + 59, 30, Arrival::First, None),
+        (NOW + 60, 30, Arrival::First, Some(TicketError::Late)),
         (NOW - 1, 0, Arrival::First, Some(TicketError::NotYet)),
         (NOW - 1, 30, Arrival::First, None),
     ];

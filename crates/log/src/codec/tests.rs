@@ -18,7 +18,7 @@ fn with_header(value: Bytes) -> Record {
     NewRecord { headers, body: Bytes::new() }.at(7, 1_000)
 }
 
-fn decoded(value: &[u8]) -> Result<Entry, CodecError> {
+fn decoded(value: &[u8]) -> Result<Entry, RecordError> {
     Entry::decode(&with_header(Bytes::copy_from_slice(value)))
 }
 
@@ -155,12 +155,12 @@ fn the_version_after_this_one_is_read_and_the_one_after_that_is_not() {
     for (bytes, entry) in golden() {
         let mut longer = unhex(bytes).to_vec();
         longer.extend_from_slice(b"new fields");
-        assert!(matches!(decoded(&longer), Err(CodecError::Fields { source: WireError::Trailing, .. })), "{entry:?}");
+        assert!(matches!(decoded(&longer), Err(RecordError::Fields { source: WireError::Trailing, .. })), "{entry:?}");
         longer[0] = VERSION + 1;
         assert_eq!(decoded(&longer), Ok(entry));
         for version in [0, VERSION + 2, u8::MAX] {
             longer[0] = version;
-            assert_eq!(decoded(&longer), Err(CodecError::Version(version)));
+            assert_eq!(decoded(&longer), Err(RecordError::Version(version)));
         }
     }
 }
@@ -174,17 +174,17 @@ fn an_unknown_kind_is_skipped_only_where_its_writer_allows_it() {
         assert_eq!(decoded(&[version, 200, FLAG_SKIPPABLE, 9, 9, 9]), skipped(None));
         let stamped = [version, 200, FLAG_SKIPPABLE | FLAG_STAMP, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1, 3];
         assert_eq!(decoded(&stamped), skipped(Some(stamp)));
-        assert_eq!(decoded(&[version, 200, 0]), Err(CodecError::Kind(200)));
-        assert_eq!(decoded(&[version, 0, 0]), Err(CodecError::Kind(0)));
+        assert_eq!(decoded(&[version, 200, 0]), Err(RecordError::Kind(200)));
+        assert_eq!(decoded(&[version, 0, 0]), Err(RecordError::Kind(0)));
     }
 }
 
 #[test]
 fn fields_are_refused_by_what_is_wrong_with_them() {
-    let malformed = |kind, source| Err(CodecError::Fields { kind, source });
+    let malformed = |kind, source| Err(RecordError::Fields { kind, source });
     for (bytes, error) in [
-        ("", Err(CodecError::Short)),
-        ("0101", Err(CodecError::Short)),
+        ("", Err(RecordError::Short)),
+        ("0101", Err(RecordError::Short)),
         ("010102ff", malformed(number::MESSAGE, WireError::Short)),
         ("01010002", malformed(number::MESSAGE, WireError::Value)),
         // A producer's id that is empty, one that is not UTF-8.
@@ -196,6 +196,8 @@ fn fields_are_refused_by_what_is_wrong_with_them() {
         ("010400 0000000000000000 03612f62 03 00000000", malformed(number::OPEN, WireError::Value)),
         ("010400 0000000000000000 03612f62 00 03000000", malformed(number::OPEN, WireError::Value)),
         ("010400 0000000000000000 03612f62 00 00000200", malformed(number::OPEN, WireError::Value)),
+        // A number in another spelling than the one that is written.
+        ("010a00 8000 00", malformed(number::CHECKPOINT, WireError::Number)),
         // More pieces than a commit may have.
         ("010300 0000000000000000 00 8120", malformed(number::COMMIT, WireError::Value)),
     ] {

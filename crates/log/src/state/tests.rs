@@ -286,7 +286,7 @@ fn a_record_out_of_order_and_one_that_cannot_be_read_change_nothing() {
     let header = crate::Header { name: Bytes::from_static(crate::HEADER), value: Bytes::from_static(&[1, 99, 0]) };
     let unknown = NewRecord { headers: vec![header], body: Bytes::new() }.at(2, 0);
     let error = story.state.apply(&unknown).unwrap_err();
-    assert_eq!(error, FoldError::Unreadable { seq: 2, source: CodecError::Kind(99) });
+    assert_eq!(error, FoldError::Unreadable { seq: 2, source: RecordError::Kind(99) });
     assert_eq!(story.state, before);
 }
 

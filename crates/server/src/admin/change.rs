@@ -5,12 +5,12 @@
 
 use axum::{extract::Request, response::Response};
 use http::StatusCode;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tailwater_auth::{
     Algorithm, File, KeyId, Project, Rekeyed,
     document::projects_of,
-    json::{given, object},
+    json::given,
     key::SecretText,
     register::{CLOCKS_AHEAD, MAX_DOCUMENT, PutError, Record, Register},
     rekey,
@@ -22,7 +22,7 @@ use tailwater_protocol::ProjectId;
 use tailwater_register::RegisterLog;
 use zeroize::Zeroizing;
 
-use super::{Asked, MAX_BODY, ROOT, said};
+use super::{Asked, MAX_BODY, ROOT, malformed, read, said};
 use crate::{
     audit::{Attempt, Deed},
     issuers::NoGrant,
@@ -61,30 +61,13 @@ struct WantedRevocation {
 }
 
 impl Asked<'_> {
-    /// Changes what the register says.
-    pub(super) async fn changes(
+    /// A new project.
+    pub(super) async fn makes(
         &self,
-        deed: Deed,
-        id: Option<ProjectId>,
-        project: Option<&Project>,
+        log: &RegisterLog,
         request: Request,
         attempt: &mut Attempt<'_>,
     ) -> Result<Response, Problem> {
-        // A gateway that is given no register has the files alone.
-        let log = self.guard.register().ok_or_else(Problem::projects_from_files)?;
-        let id = id.ok_or_else(Problem::project_not_found);
-        match deed {
-            Deed::MakeProject => self.makes(log, request, attempt).await,
-            Deed::PutProject => self.puts(log, id?, request, attempt).await,
-            Deed::RemoveProject => self.removes(log, id?, attempt).await,
-            Deed::AddKey | Deed::PromoteKey | Deed::RemoveKey => self.rekeys(log, deed, id?, request, attempt).await,
-            Deed::Revoke => self.revokes(log, project.ok_or_else(Problem::project_not_found)?, request, attempt).await,
-            // It changes nothing that the register says.
-            Deed::MakeToken => Err(Problem::not_found()),
-        }
-    }
-
-    async fn makes(&self, log: &RegisterLog, request: Request, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
         let (record, id) = self.document(request).await?;
         attempt.concerns(&id);
         if self.guard.is_of_files(&id) {
@@ -99,7 +82,8 @@ impl Asked<'_> {
         Ok(said(StatusCode::CREATED, &json!({ "id": id.as_str() })))
     }
 
-    async fn puts(
+    /// A project, new or other than it was.
+    pub(super) async fn puts(
         &self,
         log: &RegisterLog,
         id: ProjectId,
@@ -118,14 +102,21 @@ impl Asked<'_> {
         Ok(said(StatusCode::OK, &json!({ "id": id.as_str() })))
     }
 
-    async fn removes(&self, log: &RegisterLog, id: ProjectId, attempt: &mut Attempt<'_>) -> Result<Response, Problem> {
+    /// A project goes.
+    pub(super) async fn removes(
+        &self,
+        log: &RegisterLog,
+        id: ProjectId,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Response, Problem> {
         let is_there =
             |register: &Register| self.own(register, &id).map(|_| Record::RemoveProject { project: id.clone() });
         self.append(log, is_there, Value::Null, attempt).await?;
         Ok(said(StatusCode::OK, &json!({ "removed": id.as_str() })))
     }
 
-    async fn rekeys(
+    /// A key of a project comes, signs, or goes.
+    pub(super) async fn rekeys(
         &self,
         log: &RegisterLog,
         deed: Deed,
@@ -157,7 +148,7 @@ impl Asked<'_> {
     /// A key as it is asked for, and what is told of it: the secret, if one was made, this once.
     fn new_key(&self, body: &[u8]) -> Result<(Rekeyed, Value), Problem> {
         let form = "`id` and perhaps `publicKey` and `first`";
-        let wanted: WantedKey = read(body).map_err(|place| Problem::invalid_key_request(&malformed(form, &place)))?;
+        let wanted: WantedKey = read(form, body).map_err(|fault| Problem::invalid_key_request(&fault))?;
         let id = KeyId::parse(&wanted.id).map_err(|error| Problem::invalid_key_request(&error))?;
         let (key, told) = match &wanted.public_key {
             Some(pem) => {
@@ -188,7 +179,8 @@ impl Asked<'_> {
         Zeroizing::new(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
     }
 
-    async fn revokes(
+    /// What counts no more.
+    pub(super) async fn revokes(
         &self,
         log: &RegisterLog,
         project: &Project,
@@ -208,8 +200,7 @@ impl Asked<'_> {
 
     async fn revocation(&self, project: &Project, body: &[u8]) -> Result<Record, Problem> {
         let form = "either `id` and perhaps `expiresAt`, or `before`, or `token`";
-        let faulty = |place: &str| Problem::invalid_revocation(&malformed(form, place));
-        let wanted: WantedRevocation = read(body).map_err(|place| faulty(&place))?;
+        let wanted: WantedRevocation = read(form, body).map_err(|fault| Problem::invalid_revocation(&fault))?;
         let project_id = project.id.clone();
         let WantedRevocation { id, expires_at, before, token } = wanted;
         let now = self.app.ambient.now() / 1000;
@@ -243,7 +234,7 @@ impl Asked<'_> {
                 let id = grant.id.clone().ok_or_else(|| Problem::invalid_revocation(&nameless))?;
                 Ok(Record::RevokeToken { project: project_id, id, expires_at: Some(grant.expires_at) })
             }
-            _ => Err(faulty("there is more of it, or less")),
+            _ => Err(Problem::invalid_revocation(&malformed(form, "there is more of it, or less"))),
         }
     }
 
@@ -299,13 +290,4 @@ impl Asked<'_> {
 
 fn document_of<'r>(register: &'r Register, id: &ProjectId) -> Option<&'r SecretText> {
     register.documents().find(|(known, _)| *known == id).map(|(_, document)| document)
-}
-
-/// Reads an object; of what is wrong only the place is told, because what stands there could be a token or a secret.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    object(body).map_err(|error: serde_json::Error| format!("line {}, column {}", error.line(), error.column()))
-}
-
-fn malformed(form: &str, place: &str) -> String {
-    format!("not an object of {form}: {place}")
 }

@@ -149,7 +149,7 @@ impl Guard {
     async fn heed_issuers(&self) {
         let Some(mut withdrawals) = self.issuers().withdrawals() else { return };
         while withdrawals.changed().await.is_ok() {
-            self.0.changes.send_modify(|count| *count += 1);
+            self.0.changes.send_replace(());
         }
     }
 
@@ -224,7 +224,7 @@ impl Trusted {
     fn has_reached(&self, next: u64) {
         self.registered.reached.send_replace(Some(next));
         // What it says of revocations is looked up, so nothing else has rung for it.
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.send_replace(());
     }
 
     fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {

@@ -7,7 +7,7 @@ use tailwater_auth::{
     KeysError, RekeyError, TokenError,
     register::{PutError, Unfit},
 };
-use tailwater_register::AppendError;
+use tailwater_register::{AppendError, Standing};
 use tailwater_upstream::{AppendError as StoreError, Fault};
 
 use super::{LATER, LESS_CROWDED, Problem, SOON};
@@ -29,6 +29,15 @@ impl Problem {
     pub(crate) fn register_broken() -> Self {
         let detail = "the register cannot be read on, or has lost records; what was known before counts";
         unavailable("register_broken", "Register broken", &detail, Fault::Gateway).again_after(LATER)
+    }
+
+    /// What is wrong with a register that stands like this. One that is known well was not put in force yet.
+    pub(crate) fn register_stands(standing: Standing) -> Self {
+        match standing {
+            Standing::Unread | Standing::Current => Self::register_not_known(),
+            Standing::Behind => Self::register_behind(),
+            Standing::Unreadable | Standing::Shortened => Self::register_broken(),
+        }
     }
 
     /// It is done, and not in force on this pod yet.
@@ -124,7 +133,7 @@ impl From<AppendError<Self>> for Problem {
         match error {
             AppendError::Declined(problem) => problem,
             AppendError::Unfit(unfit) => unfit.into(),
-            AppendError::NotFollowed(_) => Self::register_not_known(),
+            AppendError::NotFollowed(standing) => Self::register_stands(standing),
             AppendError::Contended => {
                 unavailable("register_contended", "Register contended", &error, Fault::Gateway).again_after(SOON)
             }
@@ -163,7 +172,6 @@ fn unavailable(code: &'static str, title: &'static str, detail: &impl ToString, 
 mod tests {
     use http::header;
     use tailwater_auth::KeyId;
-    use tailwater_register::Standing;
     use tailwater_upstream::Fate;
 
     use super::*;
@@ -193,6 +201,9 @@ mod tests {
             (Unfit::Rows.into(), 409),
             (Unfit::Projects.into(), 409),
             (AppendError::NotFollowed(Standing::Unread).into(), 503),
+            (AppendError::NotFollowed(Standing::Behind).into(), 503),
+            (AppendError::NotFollowed(Standing::Unreadable).into(), 503),
+            (AppendError::NotFollowed(Standing::Shortened).into(), 503),
             (AppendError::Contended.into(), 503),
             (AppendError::Store(busy()).into(), 503),
             (AppendError::Store(refused()).into(), 502),

@@ -67,6 +67,7 @@ async fn who_is_revoked_while_a_body_comes_does_nothing_with_it() {
         ("POST", "/v1/admin/projects/new/keys", "{\"id\":\"2\"}"),
         ("PUT", "/v1/stream/filed/another", "a"),
         ("POST", "/v1/stream/filed/s", "b"),
+        ("POST", "/v1/ticket", "{\"stream\":\"filed/s\",\"origin\":\"https://app.example\"}"),
     ];
     for (n, (method, path, body)) in requests.into_iter().enumerate() {
         let (project, secret) = if path.contains("/new/") { ("new", "one") } else { ("filed", "of filed") };

@@ -285,6 +285,7 @@ async fn who_finds_no_place_has_lost_nothing_by_asking() {
     let table = [
         ("readers", format!("quota = {{ {all}, principal = {{ readers = 1, {own} }} }}")),
         ("project-readers", format!("quota = {{ readers = 1, {all}, principal = {{ {own} }} }}")),
+        ("streams", format!("quota = {{ {all}, principal = {{ streams = 1, {own} }} }}")),
         ("project-streams", format!("quota = {{ streams = 1, {all}, principal = {{ {own} }} }}")),
     ];
     for (policy, quota) in table {
@@ -549,8 +550,8 @@ async fn a_place_is_given_back_however_a_live_response_ends_at_a_shard() {
 }
 
 #[tokio::test]
-async fn a_place_is_kept_on_the_way_to_a_shard_and_given_back_when_the_response_has_lasted_or_its_stream_has_ended() {
-    let config = Config { sse_lifetime: Duration::from_millis(400), delivery_shards: 1, ..Config::default() };
+async fn a_place_is_kept_on_the_way_to_a_shard_and_given_back_when_the_stream_has_ended() {
+    let config = Config { delivery_shards: 1, ..Config::default() };
     let fanout = tailwater_fanout::Config { ring_bytes: 1, page_bytes: 64, ..Default::default() };
     let fixture =
         on("quota = { principal = { readers = 1, bytes = { most = 100000, within = 100000 } } }", config, fanout);
@@ -561,16 +562,25 @@ async fn a_place_is_kept_on_the_way_to_a_shard_and_given_back_when_the_response_
     }
     let (_server, address) = serve(&fixture).await;
     // It comes from far behind, so an escort brings it to the shard; what it is given of history is owed.
-    let mut rotated = reader(address, &following(&a)).await;
+    let mut behind = reader(address, &following(&a)).await;
+    counted(&fixture, "tailwater_shard_readers 1").await;
     assert_eq!(left(&head(&fixture, &a).await, "readers"), Some(0));
-    read_until(&mut rotated, "retry: ").await;
+    let close = [("authorization", writer.as_str()), ("stream-closed", "true")];
+    assert_eq!(fixture.send("POST", PATH, &close, "").await.status, 204);
+    read_until(&mut behind, "0\r\n\r\n").await;
     places(&fixture, &a, 1).await;
     let owed = 100_000 - left(&head(&fixture, &a).await, "bytes").unwrap();
     assert!((2000..20_000).contains(&owed), "{owed}");
-    let now = asking(&a, "GET /v1/stream/chat/s?offset=now&live=sse");
-    let mut closed = reader(address, &now).await;
-    let close = [("authorization", writer.as_str()), ("stream-closed", "true")];
-    assert_eq!(fixture.send("POST", PATH, &close, "").await.status, 204);
-    read_until(&mut closed, "0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_place_is_given_back_when_the_response_has_lasted_however_short_that_is() {
+    let config = Config { sse_lifetime: Duration::from_millis(50), delivery_shards: 1, ..Config::default() };
+    let fixture = on("quota = { principal = { readers = 1 } }", config, Default::default());
+    put(&fixture, PATH, "private").await;
+    let a = who("a");
+    let (_server, address) = serve(&fixture).await;
+    let mut rotated = request(address, &following(&a)).await;
+    read_until(&mut rotated, "retry: ").await;
     places(&fixture, &a, 1).await;
 }

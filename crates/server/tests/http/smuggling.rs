@@ -1,8 +1,6 @@
 //! Requests that others could take for something else (RFC 9112, section 11.2): each is refused, its connection ends, and
 //! nothing in it or behind it is served as another request.
 
-use std::time::Duration;
-
 use tailwater_server::Config;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
@@ -126,6 +124,11 @@ async fn nothing_was_smuggled(fixture: &Fixture, shape: &str) {
     assert_eq!(fixture.get("/v1/stream/smuggled").await.status, 404, "{shape:?}");
 }
 
+/// Ends what is live on a stream.
+async fn close(fixture: &Fixture, path: &str) {
+    assert_eq!(fixture.send("POST", path, &[("stream-closed", "true")], "").await.status, 204);
+}
+
 fn malformed(count: usize) -> String {
     format!("tailwater_connections_cut_total{{reason=\"malformed\"}} {count}")
 }
@@ -199,35 +202,36 @@ async fn what_has_one_meaning_only_is_served() {
 
 #[tokio::test]
 async fn nothing_is_smuggled_behind_a_live_response() {
-    let config = Config {
-        sse_lifetime: Duration::from_millis(200),
-        long_poll_timeout: Duration::from_millis(200),
-        ..Config::default()
-    };
-    let fixture = Fixture::with(config, Default::default());
-    fixture.put("/v1/stream/s", "text/plain", "a").await;
+    let fixture = Fixture::new();
     let (_server, address) = serve(&fixture).await;
     let behind =
         [HEADS[0], HEADS[2], HEADS[13], HEADS[32], HEADS[37], HEADS[39], HEADS[46]].map(|(a, b)| format!("{a}{b}"));
     let behind =
         behind.into_iter().chain([format!("{CHUNKED}5;x\nhello"), format!("{CHUNKED}5\nhello"), "\0".to_owned()]);
-    for bytes in behind {
+    for (n, bytes) in behind.enumerate() {
         for (live, status) in [("offset=-1&live=sse", "200"), ("offset=now&live=long-poll", "204")] {
-            let mut stream = request(address, &format!("GET /v1/stream/s?{live} HTTP/1.1\r\nhost: h")).await;
+            let path = format!("/v1/stream/{status}-{n}");
+            fixture.put(&path, "text/plain", "a").await;
+            let mut stream = request(address, &format!("GET {path}?{live} HTTP/1.1\r\nhost: h")).await;
             // Some of it with the request, and the rest when the socket is elsewhere.
             stream.write_all(bytes.as_bytes()).await.unwrap();
-            let seen = if status == "200" { read_until(&mut stream, "upToDate").await } else { String::new() };
+            counted(&fixture, "tailwater_shard_readers 1").await;
             stream.write_all(SMUGGLED.as_bytes()).await.unwrap();
-            let answers = seen + &read_to_end(&mut stream).await;
+            close(&fixture, &path).await;
+            let answers = read_to_end(&mut stream).await;
             assert_eq!(statuses(&answers), [status, "400"], "{bytes:?}: {answers}");
             nothing_was_smuggled(&fixture, &bytes).await;
+            counted(&fixture, "tailwater_shard_readers 0").await;
         }
     }
     // A live request with a body, which is no request.
+    fixture.put("/v1/stream/s", "text/plain", "a").await;
     let head = format!("GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h\r\ncontent-length: {}", SMUGGLED.len());
     let mut stream = request(address, &head).await;
     stream.write_all(SMUGGLED.as_bytes()).await.unwrap();
-    read_until(&mut stream, "retry: ").await;
+    read_until(&mut stream, "upToDate").await;
+    close(&fixture, "/v1/stream/s").await;
+    read_until(&mut stream, "streamClosed").await;
     nothing_was_smuggled(&fixture, &head).await;
 }
 

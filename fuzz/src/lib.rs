@@ -17,12 +17,14 @@
 //! | `tickets` | tickets, as they come and as they are issued |
 //! | `issuers` | sets of keys, and where they are fetched |
 //! | `callers` | who asks: addresses behind proxies, origins, cookies |
+//! | `edges` | what stands around requests: the version of a connection, whom a page calls the gateway, how it asks |
 //! | `records` | logs of streams, and the register |
 //! | `requests` | whole requests, through the router |
 //! | `wire` | bytes of HTTP/1.1 before anything else sees them, and whom requests are for |
 
 mod bodies;
 mod callers;
+mod edges;
 mod fields;
 mod input;
 mod issuers;
@@ -38,7 +40,7 @@ mod wire;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name. Each has a folder of the same name in `corpus/`.
-pub const TARGETS: [(&str, Target); 26] = [
+pub const TARGETS: [(&str, Target); 29] = [
     ("claims", tokens::claims),
     ("client-address", callers::client_address),
     ("content-type", fields::content_type),
@@ -46,6 +48,7 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("creation", fields::creation),
     ("document", issuers::document),
     ("etag", fields::etag),
+    ("event-source", edges::event_source),
     ("framing", wire::framing),
     ("host", wire::host),
     ("json-body", bodies::json_body),
@@ -55,8 +58,10 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("log-entry", records::log_entry),
     ("offset", names::offset),
     ("origin", callers::origin),
+    ("own-origin", edges::own_origin),
     ("path", names::path),
     ("pattern", names::pattern),
+    ("preface", edges::preface),
     ("producer", fields::producer),
     ("query", names::query),
     ("register", records::register),

@@ -10,6 +10,7 @@ use tailwater_protocol::{
     bad_request::MAX_EXCERPT,
     path::{MAX_STREAM_NAME, RESERVED_SEGMENT, STREAM_ROOT},
 };
+use tailwater_server::edges::profile_seconds;
 
 use crate::input::lines;
 
@@ -89,6 +90,24 @@ pub(crate) fn query(data: &[u8]) {
         }
         (found, given) => panic!("{found:?} in {given:?}"),
     }
+    how_long_a_profile_takes(raw);
+}
+
+/// That it takes a time within bounds, which is said once at most.
+fn how_long_a_profile_takes(raw: &str) {
+    let seconds = profile_seconds(Some(raw));
+    let said = raw.split('&').filter(|pair| pair.starts_with("seconds=")).count();
+    match seconds {
+        None => assert!(said > 0, "{raw:?}"),
+        Some(seconds) => {
+            assert!(said <= 1 && (1..=60).contains(&seconds), "{seconds} of {raw:?}");
+            let plain = format!("seconds={seconds}");
+            assert_eq!(profile_seconds(Some(&plain)), Some(seconds));
+            let twice = format!("{plain}&{raw}&{plain}");
+            assert_eq!(profile_seconds(Some(&twice)), None);
+        }
+    }
+    assert!(said > 0 || seconds == profile_seconds(None));
 }
 
 fn means_the_same_spelled_plainly(query: ReadQuery) {

@@ -1,12 +1,26 @@
 //! Bytes of HTTP/1.1 before the HTTP library sees them, and whom requests are for: what is met first of all.
 
-use http::{HeaderName, HeaderValue, Request, Uri, Version, header};
+use std::{cell::OnceCell, convert::Infallible, sync::mpsc};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, Uri, Version, header};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tailwater_server::{
     framing::{Framing, Refused},
     host::{self, HostError},
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+    runtime::{Builder, Runtime},
+};
 
 use crate::input::Pieces;
+
+thread_local! {
+    static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() };
+}
 
 /// The least that a head may have here: few bytes, so that too large ones are found.
 const MIN_HEAD: usize = 16;
@@ -25,6 +39,8 @@ pub(crate) fn framing(data: &[u8]) {
     let (front, back) = bytes.split_at(usize::from(cut) * bytes.len() / 256);
     assert_eq!(followed(most, [front, back]), whole);
     assert_eq!(followed(most, bytes.chunks(1)), whole);
+    let passed = whole.map_or_else(|refused| refused.passed, |()| bytes.len());
+    means_the_same_to_the_library(most, &bytes[..passed], whole.err());
 
     let Err(Refused { passed, instead }) = whole else { return };
     let good = &bytes[..passed];
@@ -57,6 +73,66 @@ fn followed<'b>(most: usize, pieces: impl IntoIterator<Item = &'b [u8]>) -> Resu
         before += piece.len();
     }
     Ok(())
+}
+
+/// That the HTTP library ends each request of these bytes where they are said to end, and takes nothing for one that is
+/// refused behind them, or stands behind that.
+fn means_the_same_to_the_library(most: usize, good: &[u8], refused: Option<Refused>) {
+    let whole = requests(most, good);
+    let alone: Vec<_> = whole.iter().map(|request| served(most, request)).collect();
+    // It has rules of its own, and may refuse what passes, or end behind it.
+    assert!(alone.iter().all(|requests| requests.len() <= 1), "{alone:?}");
+    let expected: Vec<_> = alone.into_iter().map_while(|mut requests| requests.pop()).collect();
+    let instead = refused.map_or(&b""[..], |refused| refused.instead);
+    let behind = if refused.is_some() { BEHIND[1] } else { b"" };
+    let served = served(most, &[good, instead, behind].concat());
+    assert!(expected.starts_with(&served), "{served:?} and not {expected:?}");
+}
+
+/// The requests that are whole, with the empty lines in front of them.
+fn requests(most: usize, bytes: &[u8]) -> Vec<&[u8]> {
+    let mut framing = Framing::new(most);
+    let (mut requests, mut from, mut line) = (Vec::new(), 0, 0);
+    for (at, byte) in bytes.iter().enumerate() {
+        framing.follow(&[*byte]).expect("these bytes are good");
+        if framing.is_between() {
+            if &bytes[line..=at] != b"\r\n" {
+                requests.push(&bytes[from..=at]);
+                from = at + 1;
+            }
+            line = at + 1;
+        }
+    }
+    requests
+}
+
+/// What the HTTP library takes these bytes of a connection for: what is asked, and the bodies.
+fn served(most: usize, bytes: &[u8]) -> Vec<(String, Bytes)> {
+    let (ours, mut client) = duplex(bytes.len().max(1));
+    let (tell, told) = mpsc::channel();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let tell = tell.clone();
+        async move {
+            let asked = format!("{} {}", request.method(), request.uri());
+            if let Ok(body) = request.into_body().collect().await {
+                tell.send((asked, body.to_bytes())).expect("somebody waits for all of it");
+            }
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }
+    });
+    let connection =
+        http1::Builder::new().half_close(true).max_header_size(most).serve_connection(TokioIo::new(ours), service);
+    let ask = async {
+        client.write_all(bytes).await?;
+        client.shutdown().await?;
+        client.read_to_end(&mut Vec::new()).await
+    };
+    let _ended = RUNTIME.with(|runtime| {
+        let new = || Builder::new_current_thread().build().expect("a runtime of one thread needs nothing");
+        // It may end in an error, and before it has read all.
+        runtime.get_or_init(new).block_on(async { tokio::join!(connection, ask) })
+    });
+    told.try_iter().collect()
 }
 
 /// A version, a URL, and fields `Host`, a line each.

@@ -11,6 +11,11 @@ const PLACES = {
   "/client/": path.join(HERE, "node_modules/@durable-streams/client/"),
   "/": `${HERE}/`,
 };
+/**
+ * The name under which the browser knows the page. For a browser that is another site than 127.0.0.1, where gateways are; of
+ * two ports of one host the origins would differ, and the site would not. Chromium resolves it to loopback by itself.
+ */
+const SITE = "page.localhost";
 const TYPES = { ".html": "text/html", ".mjs": "text/javascript", ".js": "text/javascript" };
 const FLAGS = [
   "--no-sandbox",
@@ -50,7 +55,7 @@ export async function openPage(report) {
   const page = await browser.newPage();
   page.on("pageerror", (error) => faults.push(error.message));
   await page.exposeFunction("report", report);
-  await page.goto(`http://127.0.0.1:${site.address().port}/page.html`);
+  await page.goto(`http://${SITE}:${site.address().port}/page.html`);
   await page.waitForFunction(() => globalThis.ask !== undefined);
   return {
     page,

@@ -1,5 +1,5 @@
-// Chromium's own EventSource in a page of another origin reads a private stream by a ticket, behind nginx; and what shows
-// who asks is in no log.
+// Chromium's own EventSource in a page of another origin, and of another site, reads a private stream by a ticket, behind
+// nginx; and what shows who asks is in no log.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -129,7 +129,10 @@ describe("a page of another origin with a ticket", () => {
     const stream = await numbers("rotations");
     const opened = await site.page.evaluate(() => performance.timeOrigin);
     await refused("rotations", "offset=-1", 401);
+    const asks = site.page.waitForRequest((request) => request.resourceType() === "eventsource");
     const one = await reader("rotations", await ticket("rotations", await token("1h", "read")));
+    const { origin, "sec-fetch-site": relation } = await (await asks).allHeaders();
+    assert.deepEqual([origin, relation], [new URL(site.page.url()).origin, "cross-site"]);
     let between = 0;
     await one.until(() => one.opened === 1, "the first response");
     while (one.opened <= ROTATIONS || between === 0) {

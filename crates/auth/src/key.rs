@@ -8,7 +8,7 @@ use std::fmt;
 use jsonwebtoken::{DecodingKey, EncodingKey, crypto};
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::der::{PrivateKey, PublicKey};
 
@@ -21,6 +21,14 @@ pub const MAX_SECRET: usize = 1024;
 pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 /// The most bytes of a key's id.
 pub const MAX_KEY_ID: usize = 64;
+
+/// What holds a key's bytes wipes them when it goes, of which the library's types would otherwise give no sign.
+const _: () = {
+    const fn is_wiped<T: ZeroizeOnDrop>() {}
+    is_wiped::<DecodingKey>();
+    is_wiped::<EncodingKey>();
+    is_wiped::<Zeroizing<String>>();
+};
 
 /// How tokens are signed (RFC 7518, section 3.1; RFC 8037).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -82,7 +82,8 @@ impl Origins {
 }
 
 /// Whether a browser would spell an origin so. `null`, which any page can have itself called, is none.
-pub(crate) fn is_origin(text: &str) -> bool {
+#[must_use]
+pub fn is_origin(text: &str) -> bool {
     let (rest, default_port) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => (rest, "443"),
         (None, Some(rest)) => (rest, "80"),

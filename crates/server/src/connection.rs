@@ -208,11 +208,7 @@ impl Service<Request<Incoming>> for Routed {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.local);
-        request.extensions_mut().insert(self.peer);
-        if let Err(misnamed) = host::judge(&request) {
-            request.extensions_mut().insert(misnamed);
-        }
+        arrive(&mut request, self.local, self.peer);
         if let Some(exit) = self.exit.as_ref().filter(|_| may_leave(&request)) {
             request.extensions_mut().insert(exit.clone());
         }
@@ -555,6 +551,15 @@ impl Cut {
             Self::Age => "age",
             Self::Shutdown => "shutdown",
         }
+    }
+}
+
+/// Tells a request which connection it came on, and whether it is one that names its host as it must.
+pub(crate) fn arrive<B>(request: &mut Request<B>, local: LocalAddress, peer: Peer) {
+    request.extensions_mut().insert(local);
+    request.extensions_mut().insert(peer);
+    if let Err(misnamed) = host::judge(request) {
+        request.extensions_mut().insert(misnamed);
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn retry_after(ambient: Ambient, (least, most): (Duration, Duration))
     out
 }
 
-fn is_event_source(headers: &HeaderMap) -> bool {
+pub(crate) fn is_event_source(headers: &HeaderMap) -> bool {
     let mentions = |name: &str, word: &str| {
         let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
         lines.into_iter().any(|line| line.to_ascii_lowercase().contains(word))

@@ -105,6 +105,12 @@ impl Framing {
         }
     }
 
+    /// Whether nothing is begun: no request, and no empty line in front of one.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.state == State::Start
+    }
+
     /// Follows further bytes, as far as they are good. Behind an error nothing may be asked any more.
     ///
     /// # Errors

@@ -41,6 +41,7 @@
 //! | `host` | whom a request is for |
 //! | `http2` | the bounds of HTTP/2 |
 //! | `refuse` | the answer to whoever cannot be let in |
+//! | [`edges`] | what is laid open to be fuzzed |
 //! | `rewind` | a connection of which the beginning was read already |
 //! | `wire` | a response as bytes, outside the HTTP library |
 //! | `turns` | large answers in parts, so that others have their turn |
@@ -75,6 +76,7 @@ mod create;
 mod credential;
 mod delivery;
 pub mod drain;
+pub mod edges;
 mod event_source;
 mod feed;
 pub mod framing;

@@ -6,6 +6,7 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
+use tailwater_auth::origin::is_origin;
 
 use crate::config::PublicUrl;
 
@@ -57,10 +58,12 @@ pub(crate) fn own_origin(
     };
     let default = if scheme == "https" { 443 } else { 80 };
     let host = authority.host().to_ascii_lowercase();
-    Some(match authority.port_u16().filter(|port| *port != default) {
+    let origin = match authority.port_u16().filter(|port| *port != default) {
         Some(port) => format!("{scheme}://{host}:{port}"),
         None => format!("{scheme}://{host}"),
-    })
+    };
+    // A URL may have other characters in its host, and no page an origin with them.
+    is_origin(&origin).then_some(origin)
 }
 
 /// Whom the client asked: the authority of the URL (HTTP/2, or a proxy's form), or `Host`.
@@ -120,6 +123,8 @@ mod tests {
             ("http", None, "/s", Some("[::1]:80"), Some("http://[::1]")),
             ("http", Some("https://a.example:443/x"), "/s", Some("evil.example"), Some("https://a.example")),
             ("http", None, "/s", Some("user@a.example"), None),
+            ("http", None, "/s", Some("a!b.example"), None),
+            ("http", None, "/s", Some("a.example:0"), None),
             ("http", None, "/s", None, None),
         ];
         for (scheme, public, uri, host, origin) in table {

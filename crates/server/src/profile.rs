@@ -97,7 +97,7 @@ fn allow(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// How long, between a second and the longest.
-fn seconds(query: Option<&str>) -> Option<u64> {
+pub(crate) fn seconds(query: Option<&str>) -> Option<u64> {
     let mut given = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("seconds="));
     match (given.next(), given.next()) {
         (None, _) => Some(SECONDS),

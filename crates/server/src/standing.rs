@@ -157,3 +157,66 @@ pub(crate) fn lapse_of(refusal: Refusal) -> Lapse {
         | Refusal::Hidden => Lapse::Revoked,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        future::ready,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use tailwater_auth::{Scopes, Streams};
+
+    use super::*;
+    use crate::issuers::Issuers;
+
+    const PROJECT: &str = "[[project]]\nid = 'p'\n[[project.key]]\nalgorithm = 'HS256'\nsecret = 'the secret of p, and it is long enough'\n";
+    /// Who judges a token asks for the time.
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+    fn counted_ms() -> u64 {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        2_000_000
+    }
+
+    /// Asks as a response that is written by the HTTP library does, for each message.
+    async fn deliver_past(vigil: &mut Option<Vigil>, messages: usize) {
+        for _ in 0..messages {
+            tokio::select! {
+                biased;
+                refusal = end_of(vigil) => panic!("{refusal:?}"),
+                () = ready(()) => {}
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vigil_judges_behind_a_change_and_not_each_time_that_it_is_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("projects.toml");
+        fs::write(&file, PROJECT).unwrap();
+        let guard = Guard::load(&file, Duration::ZERO, Issuers::none()).unwrap();
+        let project = ProjectId::parse("p").unwrap();
+        let grant = Grant {
+            key: guard.projects().get(&project).unwrap().keys.first().unwrap().print(),
+            project,
+            scopes: Scopes::among(["read"]),
+            streams: Streams::All,
+            expires_at: 3000,
+            not_before: None,
+            issued_at: None,
+            id: None,
+        };
+        let who = Who::Bearer { grant: Arc::new(grant), ticket: None };
+        let ambient = Ambient { now_ms: counted_ms, random: || 0, secret: |_| {} };
+        let mut vigil = Some(Arc::new(Standing::new(guard.clone(), who, "s".into(), true, ambient)).vigil());
+        let before = ASKED.load(Ordering::Relaxed);
+        deliver_past(&mut vigil, 1000).await;
+        assert_eq!(ASKED.load(Ordering::Relaxed), before + 1, "when it began");
+        fs::write(&file, PROJECT.to_owned() + &PROJECT.replace("'p'", "'q'")).unwrap();
+        guard.look().await;
+        deliver_past(&mut vigil, 1000).await;
+        assert_eq!(ASKED.load(Ordering::Relaxed), before + 2, "once for the change");
+    }
+}

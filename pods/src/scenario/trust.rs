@@ -33,8 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(2);
 /// The operator's credential.
 const OPERATOR: &str = "the-credential-of-an-operator-of-pods";
-/// What ends the response of a reader whose token was revoked.
-const LAST_EVENT: &str = "event: unauthorized\ndata:{\"reason\":\"revoked\"}\n";
+/// The event that tells a reader that what it came with counts no more.
+const LAST_EVENT: &str = "event: unauthorized\ndata:{\"reason\":\"revoked\"}\n\n";
+/// What may stand behind it, with a number of milliseconds: when to come back. It is no event.
+const COMES_BACK: &str = "retry: ";
 
 /// Runs it.
 ///
@@ -62,6 +64,9 @@ pub async fn run(form: Form, seed: u64) -> anyhow::Result<Findings> {
     Ok(leave(cluster, findings))
 }
 
+/// A live reader: when its response has ended, and all that was in it.
+type Reading = JoinHandle<anyhow::Result<(Instant, String)>>;
+
 /// How long each kind of change took, at each time.
 #[derive(Default)]
 struct Times {
@@ -69,9 +74,11 @@ struct Times {
     rotated_in: Vec<Duration>,
     rotated_out: Vec<Duration>,
     one_token: Vec<Duration>,
-    readers_ended: Vec<Duration>,
+    readers_with_it: Vec<Duration>,
     all_before: Vec<Duration>,
+    readers_with_those: Vec<Duration>,
     removed: Vec<Duration>,
+    readers_in_it: Vec<Duration>,
 }
 
 struct Trial {
@@ -82,14 +89,16 @@ struct Trial {
     turn: usize,
     times: Times,
     readers: usize,
-    /// Of those, whose response ended with the event that says why.
+    /// Of those, whose response ended with the event that says why, and nothing behind it.
     told: usize,
+    /// How much was written between a token's revocation and the end of its last reader.
+    written: usize,
 }
 
 impl Trial {
     fn of(cluster: &Cluster) -> Self {
         let pods = cluster.fronts().into_iter().map(Link::to).collect();
-        Self { pods, project: String::new(), turn: 0, times: Times::default(), readers: 0, told: 0 }
+        Self { pods, project: String::new(), turn: 0, times: Times::default(), readers: 0, told: 0, written: 0 }
     }
 
     async fn open(&mut self, rounds: usize) -> anyhow::Result<()> {
@@ -125,27 +134,40 @@ impl Trial {
         let took = self.until(&first, began, false).await?;
         self.times.rotated_out.push(took);
 
-        let readers = self.readers(&second).await?;
+        self.withdraw(&second).await
+    }
+
+    /// A token is revoked, all before a time are, and the project is removed: for new requests and for who reads already.
+    async fn withdraw(&mut self, second: &str) -> anyhow::Result<()> {
+        let readers = self.readers(second).await?;
         let began = Instant::now();
         self.administer(Method::POST, "/revocations", json!({ "id": "second" }).to_string()).await?;
-        let took = self.until(&second, began, false).await?;
+        let took = self.until(second, began, false).await?;
         self.times.one_token.push(took);
-        self.see_out(readers, began).await?;
-
         let third = self.token("third").await?;
         self.until(&third, Instant::now(), true).await?;
+        self.write_until_ended(&third, &readers).await?;
+        let took = self.see_out(readers, began).await?;
+        self.times.readers_with_it.extend(took);
+
+        let readers = self.readers(&third).await?;
         let began = Instant::now();
         let before = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 1;
         self.administer(Method::POST, "/revocations", json!({ "before": before }).to_string()).await?;
         let took = self.until(&third, began, false).await?;
         self.times.all_before.push(took);
+        let took = self.see_out(readers, began).await?;
+        self.times.readers_with_those.extend(took);
 
         let fourth = self.counting_token(Instant::now()).await?;
         self.until(&fourth, Instant::now(), true).await?;
+        let readers = self.readers(&fourth).await?;
         let began = Instant::now();
         self.administer(Method::DELETE, "", String::new()).await?;
         let took = self.until(&fourth, began, false).await?;
         self.times.removed.push(took);
+        let took = self.see_out(readers, began).await?;
+        self.times.readers_in_it.extend(took);
         Ok(())
     }
 
@@ -194,10 +216,25 @@ impl Trial {
     }
 
     async fn put(&mut self, token: &str) -> anyhow::Result<()> {
-        let ask = Ask::new(Method::PUT, self.stream()).with("content-type", "text/plain").body("a");
+        self.write(Method::PUT, token).await
+    }
+
+    async fn write(&mut self, method: Method, token: &str) -> anyhow::Result<()> {
+        let ask = Ask::new(method, self.stream()).with("content-type", "text/plain").body("a");
         let count = self.pods.len();
         let answer = self.pods[self.turn % count].exchange(&bearing(ask, token), PATIENCE).await?;
-        ensure!([200, 201].contains(&answer.status), "the stream was answered {}", answer.status);
+        ensure!((200..300).contains(&answer.status), "a write was answered {}", answer.status);
+        Ok(())
+    }
+
+    /// Writes for as long as somebody reads, so that there is something that could come behind the last event.
+    async fn write_until_ended(&mut self, token: &str, readers: &[Reading]) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while readers.iter().any(|reader| !reader.is_finished()) && began.elapsed() < PATIENCE {
+            self.write(Method::POST, token).await?;
+            self.written += 1;
+            sleep(EVERY).await;
+        }
         Ok(())
     }
 
@@ -218,7 +255,7 @@ impl Trial {
     }
 
     /// A live reader at each gateway, whose responses have begun.
-    async fn readers(&mut self, token: &str) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<(Instant, String)>>>> {
+    async fn readers(&mut self, token: &str) -> anyhow::Result<Vec<Reading>> {
         let (mut readers, stream) = (Vec::new(), self.stream());
         for pod in &mut self.pods {
             let ask = bearing(Ask::get(format!("{stream}?offset=-1&live=sse")), token);
@@ -238,30 +275,30 @@ impl Trial {
         Ok(readers)
     }
 
-    async fn see_out(
-        &mut self,
-        readers: Vec<JoinHandle<anyhow::Result<(Instant, String)>>>,
-        began: Instant,
-    ) -> anyhow::Result<()> {
+    /// Waits until all responses have ended, each whole; how long that took from then on.
+    async fn see_out(&mut self, readers: Vec<Reading>, began: Instant) -> anyhow::Result<Vec<Duration>> {
+        let mut times = Vec::new();
         for reader in readers {
             let (ended, text) = timeout(PATIENCE, reader).await.context("a reader goes on")???;
             self.readers += 1;
-            self.told += usize::from(text.contains(LAST_EVENT));
-            self.times.readers_ended.push(ended.saturating_duration_since(began));
+            self.told += usize::from(ends_with_the_reason(&text));
+            times.push(ended.saturating_duration_since(began));
         }
-        Ok(())
+        Ok(times)
     }
 
     fn tell(self, findings: &mut Findings) {
-        let Times { made, rotated_in, rotated_out, one_token, readers_ended, all_before, removed } = self.times;
+        let times = self.times;
         let all = [
-            ("a project is made", made),
-            ("a new key counts", rotated_in),
-            ("an old key counts no more", rotated_out),
-            ("a token is revoked", one_token),
-            ("a live reader of it has ended", readers_ended),
-            ("all before a time is revoked", all_before),
-            ("a project is removed", removed),
+            ("a project is made", times.made),
+            ("a new key counts", times.rotated_in),
+            ("an old key counts no more", times.rotated_out),
+            ("a token is revoked", times.one_token),
+            ("a live reader with it has ended", times.readers_with_it),
+            ("all before a time is revoked", times.all_before),
+            ("a live reader with one of those has ended", times.readers_with_those),
+            ("a project is removed", times.removed),
+            ("a live reader in it has ended", times.readers_in_it),
         ];
         let mut worst = Duration::ZERO;
         for (what, mut times) in all {
@@ -270,12 +307,52 @@ impl Trial {
             worst = worst.max(most);
             findings.figure(&format!("{what}, s: median, most"), json!([seconds(median), seconds(most)]));
         }
+        findings.figure("messages between a revocation and the end of its readers", self.written);
         findings.check(format!("{} s at most until all three know, of {WITHIN:?}", seconds(worst)), worst <= WITHIN);
         let (told, readers) = (self.told, self.readers);
-        findings.check(format!("{told} of {readers} readers were told why they end"), told == readers);
+        let what = format!("{told} of {readers} live readers were told why they end by the last event");
+        findings.check(what, told == readers);
     }
 }
 
 fn bearing(ask: Ask, token: &str) -> Ask {
     ask.with("authorization", format!("Bearer {token}"))
+}
+
+/// Whether the last event of a response is the one that says why it ends. Behind that there may be when to come back.
+fn ends_with_the_reason(text: &str) -> bool {
+    let comes_back = |rest: &str| {
+        let millis = rest.strip_prefix(COMES_BACK).and_then(|rest| rest.strip_suffix("\n\n"));
+        rest.is_empty() || millis.is_some_and(|millis| millis.parse::<u64>().is_ok())
+    };
+    // The first one: if it stood there twice, an event would be behind it.
+    text.split_once(LAST_EVENT).is_some_and(|(_, rest)| comes_back(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_last_event_or_none() {
+        let (event, data) = (LAST_EVENT, "event: data\ndata:a\n\n");
+        let ends = [event.to_owned(), format!("{data}{event}"), format!("{data}{event}retry: 1234\n\n")];
+        for text in &ends {
+            assert!(ends_with_the_reason(text), "{text}");
+        }
+        let others = [
+            data.to_owned(),
+            event.replace("revoked", "expired"),
+            event.trim_end().to_owned(),
+            format!("{event}{data}"),
+            format!("{event}retry: 1234\n\n{data}"),
+            format!("{event}retry: 1234\n"),
+            format!("{event}retry: a\n\n"),
+            format!("{event}retry: 1\n\nretry: 2\n\n"),
+            format!("{event}{event}"),
+        ];
+        for text in &others {
+            assert!(!ends_with_the_reason(text), "{text}");
+        }
+    }
 }

@@ -81,7 +81,10 @@ async fn a_project_is_shown_without_its_secrets() {
         "maxReadersPerStream": 1,
         "quota": {
             "requests": null, "bytes": null, "connections": null, "readers": 9, "streams": null,
-            "principal": { "requests": { "most": 1000, "within": 10 }, "bytes": null, "connections": null, "readers": null },
+            "principal": {
+                "requests": { "most": 1000, "within": 10 },
+                "bytes": null, "connections": null, "readers": null, "streams": null,
+            },
         },
         "revokedTokens": 1, "keys": [{ "id": "k1", "algorithm": "HS256", "first": true }],
     });

@@ -1,7 +1,12 @@
 //! What bad input gets, and what is served beside streams.
 
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body;
+use futures_util::stream;
 use tailwater_server::Config;
 use tailwater_testkit::fault::Outage;
+use tokio::time::{Instant, sleep};
 
 use crate::fixture::Fixture;
 
@@ -49,6 +54,26 @@ async fn a_body_is_taken_up_to_the_limit() {
     let refused = fixture.send("POST", PATH, &[("content-type", "text/plain")], "fives").await;
     assert_eq!((refused.status, refused.code().as_str()), (413, "body_too_large"));
     assert_eq!(fixture.get(PATH).await.body, "four");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_for_ever_is_ended_after_ten_minutes() {
+    let fixture = Fixture::new();
+    fixture.put(PATH, "text/plain", "").await;
+    for (method, path) in [("POST", PATH), ("PUT", "/v1/stream/new")] {
+        let drips = stream::unfold((), |()| async {
+            // It never stands still for as long as it may.
+            sleep(Config::default().body_timeout - Duration::from_secs(1)).await;
+            Some((Ok::<_, Infallible>("a"), ()))
+        });
+        let began = Instant::now();
+        let refused = fixture.send(method, path, &[("content-type", "text/plain")], Body::from_stream(drips)).await;
+        assert_eq!((refused.status, refused.code().as_str()), (408, "body_timeout"), "{method}");
+        assert_eq!(began.elapsed().as_secs(), 600, "{method}");
+    }
+    assert!(fixture.metric("tailwater_connections_cut_total{reason=\"body_timeout\"} 2"));
+    assert_eq!(fixture.get(PATH).await.body, "", "nothing was written");
+    assert_eq!(fixture.get("/v1/stream/new").await.status, 404);
 }
 
 #[tokio::test(start_paused = true)]

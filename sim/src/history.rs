@@ -211,6 +211,7 @@ impl Why {
             | OpError::StreamBusy
             | OpError::TooManyReaders { .. }
             | OpError::TooManyStreams
+            | OpError::OverFairShare
             | OpError::TooManyProjects { .. }
             | OpError::Draining
             | OpError::Unavailable { .. }

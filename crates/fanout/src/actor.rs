@@ -38,7 +38,7 @@ use self::{
 use crate::{
     batch::{Batch, Bell},
     clock::StoreClock,
-    config::{Config, MAILBOX, TICK},
+    config::{Config, MAILBOX, NOTHING_THERE, TICK},
     feed::{Feed, RingPool},
     history::HistoryCache,
     logread::{LogEvent, LogReader},
@@ -468,13 +468,20 @@ impl Actor {
     }
 
     fn is_idle(&self) -> bool {
-        let unused = self.pending.is_empty() && self.last_use.elapsed() >= self.seed.config.idle;
+        let unused = self.pending.is_empty() && self.last_use.elapsed() >= self.idle();
         let nothing_to_do = self.live.is_quiet() && self.writes.is_idle() && self.present.is_idle();
         match self.phase {
             Phase::Serving => unused && nothing_to_do,
             Phase::Quarantined { .. } => unused,
             Phase::Activating | Phase::Failed => false,
         }
+    }
+
+    /// How long it stays unused.
+    fn idle(&self) -> Duration {
+        // A deleted stream's log holds what tells of it until the store has reaped it.
+        let nothing_there = self.phase == Phase::Serving && self.state.next() == 0;
+        if nothing_there { self.seed.config.idle.min(NOTHING_THERE) } else { self.seed.config.idle }
     }
 
     /// When to look around, if nothing happens before.
@@ -484,7 +491,7 @@ impl Actor {
             return now + TICK;
         }
         // Past that time something else keeps the actor, and wakes it when it goes.
-        let idle = self.seed.config.idle;
+        let idle = self.idle();
         let idle = if self.last_use.elapsed() < idle { self.last_use + idle } else { later(now, idle.max(TICK)) };
         let tick = (self.has_lifetime() && self.live.readers() > 0).then_some(self.next_tick);
         [tick, self.writes.wake(), self.present.wake(), self.live.wake()].into_iter().flatten().fold(idle, Instant::min)

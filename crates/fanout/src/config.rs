@@ -13,7 +13,8 @@ pub struct Config {
     /// How long the read session of a stream stays open after its last live reader has left. Longer spares a session
     /// where readers come and go; shorter spares what an open session costs.
     pub linger: Duration,
-    /// How long a stream without readers and requests keeps its actor. Longer spares activations.
+    /// How long a stream without readers and requests keeps its actor. Longer spares activations. A name of which the store
+    /// holds nothing keeps one for a second at most.
     pub idle: Duration,
     /// About how many bytes of messages an answer holds: it ends with the message that passes them.
     pub page_bytes: usize,
@@ -79,6 +80,10 @@ impl Default for Config {
     }
 }
 
+/// How long a name keeps its actor after it was last asked for, where the store holds nothing of it. Made-up names must not
+/// take the place of streams for long; but who asks for one again and again is served by one actor, so however often that is,
+/// a name costs one activation in this time.
+pub(crate) const NOTHING_THERE: Duration = Duration::from_secs(1);
 /// The messages that an actor's mailbox holds.
 pub(crate) const MAILBOX: usize = 256;
 /// The batches that the doorbell holds for one who is slow to answer it; beyond them it goes to the ring.

@@ -1,13 +1,15 @@
 //! The gateway: streams by name.
 //!
-//! An actor starts with the first request for its stream and retires when it is idle. Starting is single flight, because
-//! the entry in the registry is the actor's handle, and what the actor has to find out it finds out itself. Retiring is
-//! free of races: a request that meets a retired actor is given back and goes to the next one.
+//! An actor starts with the first request for its stream and retires when it is idle, soon where the store holds nothing
+//! under its name. Starting is single flight, because the entry in the registry is the actor's handle, and what the actor
+//! has to find out it finds out itself. Retiring is free of races: a request that meets a retired actor is given back and
+//! goes to the next one.
 
+mod allot;
 mod fork;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -22,13 +24,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
+pub use self::allot::{Allot, Allotment, Crowd};
 use crate::{
     actor::{self, Answer, Arrival, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
     clock::StoreClock,
     config::{CHORE_AGAIN, Config, READ_TIMEOUT},
     feed::RingPool,
     history::{History, HistoryCache, Hole, Window, Windows},
-    metrics::{Limit, Metrics},
+    metrics::Metrics,
     ops::{Appended, Create, Created, Head, OpError, Page, Post},
     precedence::AppendsFirst,
     reader::Reader,
@@ -70,6 +73,7 @@ struct Inner {
     shutdown: CancellationToken,
     streams: DashMap<StreamKey, Slot>,
     generations: AtomicU64,
+    allot: OnceLock<Allot>,
     chores: mpsc::Sender<Chore>,
 }
 
@@ -77,6 +81,7 @@ struct Inner {
 struct Slot {
     handle: StreamHandle,
     generation: u64,
+    _allotment: Option<Allotment>,
 }
 
 impl Gateway {
@@ -108,6 +113,7 @@ impl Gateway {
                 shutdown: seed.shutdown,
                 streams: DashMap::new(),
                 generations: AtomicU64::new(0),
+                allot: OnceLock::new(),
                 chores,
             }),
         };
@@ -261,7 +267,7 @@ impl Gateway {
     }
 
     /// Whether a write to a stream may be taken. If not, it would be refused whatever it holds, and need not be received:
-    /// appends are not sent to the store, or the stream would be one too many that are active.
+    /// appends are not sent to the store, or the stream would be one too many that are active, of all or of its project.
     ///
     /// # Errors
     /// What the write would be answered.
@@ -269,7 +275,7 @@ impl Gateway {
         if self.inner.upstream.is_suspended(Traffic::Appends) {
             return Err(OpError::Unavailable { retry_after: None, cause: None });
         }
-        if self.inner.streams.contains_key(key) { Ok(()) } else { self.check_room() }
+        if self.inner.streams.contains_key(key) { Ok(()) } else { self.allot(key).map(drop) }
     }
 
     async fn look(&self, key: &StreamKey, at: LookAt) -> Result<Look, OpError> {
@@ -358,25 +364,16 @@ impl Gateway {
         if self.inner.shutdown.is_cancelled() {
             return Err(OpError::Draining);
         }
-        self.check_room()?;
+        let allotment = self.allot(key)?;
         match self.inner.streams.entry(key.clone()) {
             Entry::Occupied(slot) => Ok(slot.get().handle.clone()),
             Entry::Vacant(vacant) => {
                 let generation = self.inner.generations.fetch_add(1, Ordering::Relaxed);
                 let handle = self.spawn(key, generation);
-                vacant.insert(Slot { handle: handle.clone(), generation });
+                vacant.insert(Slot { handle: handle.clone(), generation, _allotment: allotment });
                 Ok(handle)
             }
         }
-    }
-
-    /// Whether there is room for one more active stream.
-    fn check_room(&self) -> Result<(), OpError> {
-        if self.inner.streams.len() < self.inner.config.max_streams {
-            return Ok(());
-        }
-        self.inner.metrics.refused(Limit::Streams);
-        Err(OpError::TooManyStreams)
     }
 
     fn spawn(&self, key: &StreamKey, generation: u64) -> StreamHandle {

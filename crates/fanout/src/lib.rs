@@ -5,7 +5,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `gateway` | streams by name; forks, which touch two of them |
+//! | `gateway` | streams by name; which of them may be active; forks, which touch two of them |
 //! | `ops` | what can be asked, and what comes back |
 //! | `actor` | the owner of a stream |
 //! | `batch`, `ring`, `feed` | what readers are given: made once, shared by all |
@@ -58,7 +58,7 @@ pub use budget::Budget;
 pub use chance::Chance;
 pub use clock::MachineClock;
 pub use config::Config;
-pub use gateway::{Gateway, Seed};
+pub use gateway::{Allot, Allotment, Crowd, Gateway, Seed};
 pub use metrics::{Metrics, ShardMetrics};
 pub use ops::{
     Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, NewVisibility, OpError, Page, Post, SourceAccess,

@@ -185,6 +185,9 @@ pub enum OpError {
     /// The gateway serves as many streams as it may.
     #[error("the gateway serves as many streams as it may")]
     TooManyStreams,
+    /// It serves nearly as many, and the next one is for projects that have fewer of them.
+    #[error("the gateway is nearly full, and what is left is for projects that have less of it")]
+    OverFairShare,
     /// The stream's project would be a new one, and the store holds as many as it may.
     #[error("the store holds {limit} projects, which is as many as it may")]
     TooManyProjects {
@@ -301,6 +304,7 @@ impl OpError {
             Self::StreamBusy => Self::StreamBusy,
             Self::TooManyReaders { limit } => Self::TooManyReaders { limit: *limit },
             Self::TooManyStreams => Self::TooManyStreams,
+            Self::OverFairShare => Self::OverFairShare,
             Self::TooManyProjects { limit } => Self::TooManyProjects { limit: *limit },
             Self::Draining => Self::Draining,
             Self::Unavailable { retry_after, .. } => Self::Unavailable { retry_after: *retry_after, cause: None },
@@ -318,6 +322,7 @@ impl OpError {
             Self::StreamBusy
             | Self::TooManyReaders { .. }
             | Self::TooManyStreams
+            | Self::OverFairShare
             | Self::TooManyProjects { .. }
             | Self::Draining => Fault::Gateway,
             Self::Unavailable { .. } | Self::OutcomeUnknown | Self::Unreadable { .. } | Self::StoreRefused { .. } => {
@@ -333,6 +338,7 @@ impl OpError {
             Self::StreamBusy
             | Self::TooManyReaders { .. }
             | Self::TooManyStreams
+            | Self::OverFairShare
             | Self::Draining
             | Self::Unavailable { .. }
             | Self::OutcomeUnknown => true,
@@ -363,6 +369,7 @@ mod tests {
             (OpError::StreamBusy, Fault::Gateway, true),
             (OpError::TooManyReaders { limit: 1 }, Fault::Gateway, true),
             (OpError::TooManyStreams, Fault::Gateway, true),
+            (OpError::OverFairShare, Fault::Gateway, true),
             (OpError::TooManyProjects { limit: 1 }, Fault::Gateway, false),
             (OpError::Draining, Fault::Gateway, true),
             (OpError::Unavailable { retry_after, cause: cause() }, Fault::Upstream, true),

@@ -278,7 +278,7 @@ impl Asked<'_> {
     /// A body, from somebody who may still ask when it has come.
     async fn body(&self, most: usize, request: Request) -> Result<Bytes, Problem> {
         let (parts, body) = request.into_parts();
-        let received = self.app.bodies.receive_by(BODY_WITHIN, most, &parts.headers, body).await?;
+        let received = self.app.bodies.receive_by(BODY_WITHIN, most, None, &parts.headers, body).await?;
         self.still()?;
         Ok(received.bytes)
     }

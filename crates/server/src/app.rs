@@ -18,6 +18,7 @@ use crate::{
     body::Limits,
     config::{Config, READINESS_TIMEOUT, READINESS_TTL},
     drain::Drain,
+    guard::Auth,
     metrics::Metrics,
     quota::Metering,
     share::Shares,
@@ -67,7 +68,7 @@ pub struct Shared {
     /// What bounds the listener for operations.
     pub(crate) operations: Admission,
     pub(crate) metering: Metering,
-    pub(crate) shares: Shares,
+    pub(crate) shares: Arc<Shares>,
     pub(crate) readiness: Readiness,
     pub(crate) audit: AuditLog,
     /// Whose turn it is to make a profile.
@@ -88,6 +89,10 @@ impl App {
         let admission = Admission::new(&config, &metrics.connections);
         let operations = Admission::of_operations(&config, &metrics.operations_connections);
         let metering = Metering::new(&metrics);
+        let shares = Arc::<Shares>::default();
+        if let Auth::Required(guard) = &config.auth {
+            gateway.allot_by(shares.of_streams(guard, &metrics));
+        }
         let audit = AuditLog::new(config.audit.clone(), &metrics);
         Self(Arc::new(Shared {
             gateway,
@@ -100,7 +105,7 @@ impl App {
             admission,
             operations,
             metering,
-            shares: Shares::default(),
+            shares,
             readiness: Readiness::default(),
             audit,
             profiles: Semaphore::new(1),

@@ -21,6 +21,7 @@ use crate::{
     config::{Config, MAX_DECLINED_BODIES, WHOLE_BODY_TIMEOUT},
     connection::Cut,
     metrics::Metrics,
+    share::{Shared, Usage, Using},
 };
 
 /// The unit in which memory for bodies is handed out.
@@ -36,6 +37,8 @@ pub(crate) struct Limits {
     max: usize,
     idle: Duration,
     budget: Arc<Semaphore>,
+    /// How many units the budget has.
+    units: usize,
     /// Bodies that are being thrown away.
     declined: Arc<Semaphore>,
     metrics: Metrics,
@@ -45,7 +48,14 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Share,
+}
+
+/// What a body holds of the budget, and of what its project uses of that.
+#[derive(Debug)]
+struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+    using: Option<Using>,
 }
 
 /// Why a body was not taken.
@@ -69,6 +79,9 @@ pub(crate) enum BodyError {
     /// All bodies together are as large as they may be.
     #[error("the gateway holds as many bytes of bodies as it may")]
     OverBudget,
+    /// They are nearly that large, and its project has more of it than others.
+    #[error("the gateway is nearly full, and what is left is for projects that have less of it")]
+    OverFairShare,
 }
 
 impl Limits {
@@ -76,17 +89,18 @@ impl Limits {
         let units = (config.body_budget / UNIT).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(units));
         let declined = Arc::new(Semaphore::new(MAX_DECLINED_BODIES));
-        Self { max: config.max_body, idle: config.body_timeout, budget, declined, metrics: metrics.clone() }
+        Self { max: config.max_body, idle: config.body_timeout, budget, units, declined, metrics: metrics.clone() }
     }
 
-    /// Takes a body in. It may be as large as any, and no larger than `most`.
+    /// Takes a body in, for a project where tokens are asked for. It may be as large as any, and no larger than `most`.
     pub(crate) async fn receive_within(
         &self,
         most: usize,
+        of: Option<&Arc<Usage>>,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Received, BodyError> {
-        self.receive_by(WHOLE_BODY_TIMEOUT, most, headers, body).await
+        self.receive_by(WHOLE_BODY_TIMEOUT, most, of, headers, body).await
     }
 
     /// The same, where it may take no longer than this in all.
@@ -94,6 +108,7 @@ impl Limits {
         &self,
         whole: Duration,
         most: usize,
+        of: Option<&Arc<Usage>>,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Received, BodyError> {
@@ -105,7 +120,7 @@ impl Limits {
             self.decline(headers, body).await;
             return Err(BodyError::TooLarge { max });
         }
-        let received = timeout(whole, self.collect(body, max)).await.unwrap_or(Err(BodyError::TimedOut));
+        let received = timeout(whole, self.collect(body, max, of)).await.unwrap_or(Err(BodyError::TimedOut));
         if let Err(BodyError::TimedOut) = received {
             self.metrics.cut(Cut::BodyTimeout);
         }
@@ -130,10 +145,10 @@ impl Limits {
         }
     }
 
-    async fn collect(&self, mut body: Body, max: usize) -> Result<Received, BodyError> {
+    async fn collect(&self, mut body: Body, max: usize, of: Option<&Arc<Usage>>) -> Result<Received, BodyError> {
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        let mut share: Option<OwnedSemaphorePermit> = None;
+        let mut share = Share { permit: None, using: of.map(|usage| usage.begin_with_none(Shared::Bodies)) };
         loop {
             let frame = timeout(self.idle, body.frame()).await.map_err(|_| BodyError::TimedOut)?;
             let Some(frame) = frame else { break };
@@ -157,17 +172,24 @@ impl Limits {
 
     /// Makes the share of a body large enough for so many bytes in all. It depends on these alone: whoever cuts a body into
     /// crumbs takes no more of the budget than others.
-    fn take(&self, share: &mut Option<OwnedSemaphorePermit>, total: usize) -> Result<(), BodyError> {
-        let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    fn take(&self, share: &mut Share, total: usize) -> Result<(), BodyError> {
+        let held = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let units = total.div_ceil(UNIT).saturating_sub(held);
         if units == 0 {
             return Ok(());
         }
         let units = u32::try_from(units).map_err(|_| BodyError::OverBudget)?;
         let more = Arc::clone(&self.budget).try_acquire_many_owned(units).map_err(|_| BodyError::OverBudget)?;
-        match share {
-            Some(share) => share.merge(more),
-            None => *share = Some(more),
+        match &mut share.permit {
+            Some(permit) => permit.merge(more),
+            None => share.permit = Some(more),
+        }
+        let Some(using) = &mut share.using else { return Ok(()) };
+        using.grow(u64::from(units));
+        let used = self.units - self.budget.available_permits();
+        if using.usage.is_too_much(Shared::Bodies, u64::from(units), used, self.units) {
+            self.metrics.over_share(Shared::Bodies);
+            return Err(BodyError::OverFairShare);
         }
         Ok(())
     }
@@ -217,7 +239,7 @@ mod tests {
     }
 
     async fn receive(limits: &Limits, body: Body) -> Result<Bytes, BodyError> {
-        limits.receive_within(usize::MAX, &HeaderMap::new(), body).await.map(|received| received.bytes)
+        limits.receive_within(usize::MAX, None, &HeaderMap::new(), body).await.map(|received| received.bytes)
     }
 
     #[tokio::test]
@@ -237,11 +259,11 @@ mod tests {
         let limits = limits(6, 1 << 20);
         for (most, max) in [(3, 3), (6, 6), (9, 6)] {
             for body in [Body::from("abcdefg"), chunks(&[b"abc", b"def", b"g"])] {
-                let error = limits.receive_within(most, &HeaderMap::new(), body).await.err();
+                let error = limits.receive_within(most, None, &HeaderMap::new(), body).await.err();
                 assert_eq!(error, Some(BodyError::TooLarge { max }));
             }
         }
-        assert!(limits.receive_within(3, &HeaderMap::new(), Body::from("abc")).await.is_ok());
+        assert!(limits.receive_within(3, None, &HeaderMap::new(), Body::from("abc")).await.is_ok());
     }
 
     #[tokio::test]
@@ -249,7 +271,7 @@ mod tests {
         let limits = limits(6, 1 << 20);
         for (value, encoded) in [("gzip", true), ("Identity", false), ("", false), ("identity, br", true)] {
             let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(value))]);
-            let received = limits.receive_within(usize::MAX, &headers, Body::from("a")).await;
+            let received = limits.receive_within(usize::MAX, None, &headers, Body::from("a")).await;
             assert_eq!(matches!(received, Err(BodyError::Encoded)), encoded, "{value}");
         }
     }
@@ -267,7 +289,7 @@ mod tests {
     async fn all_bodies_together_stay_within_the_budget() {
         let limits = limits(2 * UNIT, 3 * UNIT);
         let body = || Body::from(vec![0_u8; 2 * UNIT]);
-        let held = limits.receive_within(usize::MAX, &HeaderMap::new(), body()).await.unwrap();
+        let held = limits.receive_within(usize::MAX, None, &HeaderMap::new(), body()).await.unwrap();
         assert_eq!(receive(&limits, body()).await, Err(BodyError::OverBudget));
         drop(held);
         assert!(receive(&limits, body()).await.is_ok());
@@ -296,7 +318,7 @@ mod tests {
         let limits = limits(8 * UNIT, 3 * UNIT);
         let crumbs = |bytes: usize| chunks(&vec![b"a".as_slice(); bytes]);
         for (bytes, units) in [(1, 1), (UNIT, 1), (UNIT + 1, 2), (3 * UNIT, 3)] {
-            let held = limits.receive_within(usize::MAX, &HeaderMap::new(), crumbs(bytes)).await.unwrap();
+            let held = limits.receive_within(usize::MAX, None, &HeaderMap::new(), crumbs(bytes)).await.unwrap();
             assert_eq!(held.bytes.len(), bytes);
             assert_eq!(limits.budget.available_permits(), 3 - units, "{bytes}");
         }
@@ -313,7 +335,7 @@ mod tests {
         });
         let (began, whole) = (Instant::now(), Duration::from_millis(9500));
         let body = Body::from_stream(trickle);
-        let received = limits(1 << 20, 1 << 20).receive_by(whole, UNIT, &HeaderMap::new(), body).await;
+        let received = limits(1 << 20, 1 << 20).receive_by(whole, UNIT, None, &HeaderMap::new(), body).await;
         assert_eq!(received.err(), Some(BodyError::TimedOut));
         assert_eq!(began.elapsed(), whole);
     }

@@ -114,7 +114,7 @@ impl Permit {
             app.bodies.decline(headers, body).await;
             return Err(refused.into());
         }
-        let body = app.bodies.receive_within(self.max_body(), headers, body).await;
+        let body = app.bodies.receive_within(self.max_body(), self.usage(), headers, body).await;
         self.received(&body);
         let body = body?;
         self.still(app)?;
@@ -264,6 +264,7 @@ fn tells(error: &OpError) -> bool {
         OpError::StreamBusy
         | OpError::TooManyReaders { .. }
         | OpError::TooManyStreams
+        | OpError::OverFairShare
         | OpError::TooManyProjects { .. }
         | OpError::Draining
         | OpError::Unavailable { .. }

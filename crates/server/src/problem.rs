@@ -228,7 +228,7 @@ impl Problem {
             .blamed_on(Fault::Gateway)
             .again_after(LESS_CROWDED);
         match shared {
-            Shared::Requests => problem,
+            Shared::Requests | Shared::Streams | Shared::Bodies => problem,
             // The connection is what there are too many of.
             Shared::Connections => problem.with(header::CONNECTION, "close"),
         }
@@ -415,6 +415,7 @@ impl From<BodyError> for Problem {
             }
             BodyError::TimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timeout", "Body too slow"),
             BodyError::Broken => (StatusCode::BAD_REQUEST, "broken_body", "Malformed request"),
+            BodyError::OverFairShare => return Self::over_fair_share(Shared::Bodies),
             BodyError::OverBudget => {
                 let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", "Over capacity", &error);
                 return problem.blamed_on(Fault::Gateway).again_after(SOON);
@@ -465,6 +466,7 @@ impl From<OpError> for Problem {
             OpError::StreamBusy => unavailable("stream_busy", "Stream busy").again_after(SOON),
             OpError::TooManyReaders { .. } => unavailable("too_many_readers", "Too many readers").again_after(SOON),
             OpError::TooManyStreams => unavailable("over_capacity", "Over capacity").again_after(SOON),
+            OpError::OverFairShare => Self::over_fair_share(Shared::Streams),
             OpError::TooManyProjects { .. } => unavailable("too_many_projects", "Too many projects").again_after(LATER),
             OpError::Draining => unavailable("draining", "Shutting down").again_after(SOON),
             OpError::Unavailable { retry_after, .. } => {
@@ -609,6 +611,7 @@ mod tests {
             (OpError::StreamBusy, 503),
             (OpError::TooManyReaders { limit: 4 }, 503),
             (OpError::TooManyStreams, 503),
+            (OpError::OverFairShare, 503),
             (OpError::TooManyProjects { limit: 4 }, 503),
             (OpError::Draining, 503),
             (OpError::Unavailable { retry_after: None, cause: Some("secret".into()) }, 503),
@@ -640,7 +643,8 @@ mod tests {
             let row =
                 |line: &str| line.starts_with(&format!("//! | {status} |")) && line.contains(&format!("`{code}`"));
             assert!(table.lines().any(row), "{status} {code} is not in the table");
-            assert_eq!(body["type"], format!("urn:tailwater:problem:{code}"));
+            let own = format!("urn:tailwater:problem:{code}");
+            assert_eq!(body["type"], if code == OVER_SHARE { REDUCED_CAPACITY } else { &own });
             assert!(!body.to_string().contains("secret"));
             assert_eq!(headers["content-type"], "application/problem+json");
             assert_eq!(headers["cache-control"], "no-store");
@@ -671,7 +675,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_more_than_a_share_is_told_so_and_leaves_the_connection_where_that_is_what_is_rare() {
-        for (shared, ends) in [(Shared::Requests, false), (Shared::Connections, true)] {
+        for (shared, ends) in
+            [(Shared::Requests, false), (Shared::Connections, true), (Shared::Streams, false), (Shared::Bodies, false)]
+        {
             let (status, body, headers) = shown(Problem::over_fair_share(shared)).await;
             assert_eq!(
                 (status, &body["code"], &body["type"]),
@@ -771,6 +777,7 @@ mod tests {
             (BodyError::TimedOut, 408),
             (BodyError::Broken, 400),
             (BodyError::OverBudget, 503),
+            (BodyError::OverFairShare, 503),
         ];
         for (error, expected) in table {
             assert_eq!(shown(error).await.0, expected);

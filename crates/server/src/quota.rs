@@ -246,7 +246,7 @@ impl Asking {
             entered.begin(&self.usage);
         }
         let used = app.admission.requests();
-        if self.usage.is_too_much(Shared::Requests, used, app.config.max_requests) {
+        if self.usage.is_too_much(Shared::Requests, 1, used, app.config.max_requests) {
             return Err(over_share(app, Shared::Requests));
         }
         let Some(payer) = &self.payer else { return Ok(()) };
@@ -258,7 +258,7 @@ impl Asking {
     fn attend(&self, app: &App, stream: &str) -> Result<Attendance, Problem> {
         let connection = self.has_connection.then(|| self.usage.begin(Shared::Connections));
         let used = app.admission.connections();
-        if connection.is_some() && self.usage.is_too_much(Shared::Connections, used, app.config.max_connections) {
+        if connection.is_some() && self.usage.is_too_much(Shared::Connections, 1, used, app.config.max_connections) {
             if let Some(payer) = &self.payer {
                 payer.give_back(self.cost);
             }
@@ -338,13 +338,24 @@ impl Permit {
         asking.attend(app, &self.key.stream).map(|attendance| Some(Box::new(attendance)))
     }
 
+    /// What its project uses of what all share; nothing where everybody may do everything.
+    pub(crate) fn usage(&self) -> Option<&Arc<Usage>> {
+        self.asking.as_ref().map(|asking| &asking.usage)
+    }
+
     /// Counts a body, as far as it had not said how long it is. One that was too large has come as far as it might; what
     /// has come of one that breaks off nobody knows.
     pub(crate) fn received(&self, body: &Result<Received, BodyError>) {
         let bytes = match body {
             Ok(body) => body.bytes.len(),
             Err(BodyError::TooLarge { max }) => *max,
-            Err(BodyError::Encoded | BodyError::TimedOut | BodyError::Broken | BodyError::OverBudget) => 0,
+            Err(
+                BodyError::Encoded
+                | BodyError::TimedOut
+                | BodyError::Broken
+                | BodyError::OverBudget
+                | BodyError::OverFairShare,
+            ) => 0,
         };
         if let Some(Asking { payer: Some(payer), cost, .. }) = &self.asking {
             payer.owe((bytes as u64).saturating_sub(cost.bytes));

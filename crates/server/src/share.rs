@@ -1,9 +1,12 @@
-//! What each project uses of what all of them share on this pod: requests that are served at once, and connections. When
-//! one of them is nearly used up, whoever has more than a fair share is refused first ([`tailwater_auth::turn`]).
+//! What each project uses of what all of them share on this pod: requests that are served at once, connections, active
+//! streams, and memory for bodies. When one of them is nearly used up, whoever has more than a fair share is refused first
+//! ([`tailwater_auth::turn`]).
 //!
 //! Counted are requests for streams from when it is known that they may be asked until their answer is sent or has left for a
-//! delivery shard, so nobody uses up a project's share by asking it for what he may not have; and live responses that have a connection to themselves. What a connection is for that asks for nothing, nobody
-//! knows. The table has an entry for each project that has been asked for and is in force, or has something under way.
+//! delivery shard, so nobody uses up a project's share of them by asking it for what he may not have; and live responses that
+//! have a connection to themselves. What a connection is for that asks for nothing, nobody knows. A stream counts for as long
+//! as the gateway has it among the active ones, which keeps the [`Using`]. The table has an entry for each project
+//! that has been asked for and is in force, or has something under way.
 
 use std::{
     collections::HashMap,
@@ -16,9 +19,10 @@ use std::{
 use axum::{body::Body, response::Response};
 use http_body::Body as _;
 use tailwater_auth::{Claim, Projects, Turn, turn};
+use tailwater_fanout::{Allot, Crowd};
 use tailwater_protocol::ProjectId;
 
-use crate::admission::Held;
+use crate::{admission::Held, guard::Guard, metrics::Metrics};
 
 /// What is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +31,14 @@ pub(crate) enum Shared {
     Requests,
     /// Connections.
     Connections,
+    /// Streams that are active.
+    Streams,
+    /// Memory for bodies, in the unit in which it is handed out.
+    Bodies,
 }
+
+/// How many kinds of it there are.
+const KINDS: usize = 4;
 
 /// Who uses how much.
 #[derive(Debug, Default)]
@@ -41,13 +52,13 @@ pub(crate) struct Shares {
 struct All {
     in_force: AtomicUsize,
     /// How many projects use some of each.
-    users: [AtomicU64; 2],
+    users: [AtomicU64; KINDS],
 }
 
 /// How much one project uses of each.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    own: [AtomicU64; 2],
+    own: [AtomicU64; KINDS],
     all: Arc<All>,
 }
 
@@ -55,11 +66,12 @@ pub(crate) struct Usage {
 #[derive(Debug, Default)]
 pub(crate) struct Entered(OnceLock<Using>);
 
-/// One of what is shared, in use for as long as this lives.
+/// So much of what is shared, in use for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Using {
-    usage: Arc<Usage>,
+    pub(crate) usage: Arc<Usage>,
     shared: Shared,
+    amount: u64,
 }
 
 impl Shares {
@@ -74,24 +86,43 @@ impl Shares {
         let new = || Arc::new(Usage { all: Arc::clone(&self.all), ..Usage::default() });
         Arc::clone(projects.entry(id.clone()).or_insert_with(new))
     }
+
+    /// Lets streams become active, where tokens are asked for. Whoever asked for a stream, its project has it.
+    pub(crate) fn of_streams(self: &Arc<Self>, guard: &Guard, metrics: &Metrics) -> Allot {
+        let (shares, guard, metrics) = (Arc::clone(self), guard.clone(), metrics.clone());
+        Box::new(move |key, Crowd { active, most }| {
+            let Ok(id) = ProjectId::parse(&key.project) else { return Some(Box::new(())) };
+            let using = shares.of(&id, &guard.projects()).begin(Shared::Streams);
+            if using.usage.is_too_much(Shared::Streams, 1, active + 1, most) {
+                metrics.over_share(Shared::Streams);
+                return None;
+            }
+            Some(Box::new(using))
+        })
+    }
 }
 
 impl Usage {
+    /// Begins with one.
     pub(crate) fn begin(self: &Arc<Self>, shared: Shared) -> Using {
-        if self.own(shared).fetch_add(1, Ordering::Relaxed) == 0 {
-            self.users(shared).fetch_add(1, Ordering::Relaxed);
-        }
-        Using { usage: Arc::clone(self), shared }
+        let mut using = self.begin_with_none(shared);
+        using.grow(1);
+        using
     }
 
-    /// Whether it is for others to have one, and not for this project, which has just begun with one more. `used` is what
-    /// all have, that one included.
-    pub(crate) fn is_too_much(&self, shared: Shared, used: usize, capacity: usize) -> bool {
+    /// Begins with nothing yet.
+    pub(crate) fn begin_with_none(self: &Arc<Self>, shared: Shared) -> Using {
+        Using { usage: Arc::clone(self), shared, amount: 0 }
+    }
+
+    /// Whether it is for others to have so much, and not for this project, which has just begun with that much more. `used`
+    /// is what all have, that included.
+    pub(crate) fn is_too_much(&self, shared: Shared, more: u64, used: usize, capacity: usize) -> bool {
         let users = self.users(shared).load(Ordering::Relaxed);
         let claim = Claim {
             capacity: capacity as u64,
-            used: (used as u64).saturating_sub(1),
-            own: self.own(shared).load(Ordering::Relaxed).saturating_sub(1),
+            used: (used as u64).saturating_sub(more),
+            own: self.own(shared).load(Ordering::Relaxed).saturating_sub(more),
             users,
             others_may_come: self.all.in_force.load(Ordering::Relaxed) as u64 > users,
         };
@@ -127,9 +158,20 @@ impl Entered {
     }
 }
 
+impl Using {
+    /// Uses so much more.
+    pub(crate) fn grow(&mut self, more: u64) {
+        self.amount += more;
+        if more > 0 && self.usage.own(self.shared).fetch_add(more, Ordering::Relaxed) == 0 {
+            self.usage.users(self.shared).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Drop for Using {
     fn drop(&mut self) {
-        if self.usage.own(self.shared).fetch_sub(1, Ordering::Relaxed) == 1 {
+        let amount = self.amount;
+        if amount > 0 && self.usage.own(self.shared).fetch_sub(amount, Ordering::Relaxed) == amount {
             self.usage.users(self.shared).fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -141,6 +183,8 @@ impl Shared {
         match self {
             Self::Requests => "requests",
             Self::Connections => "connections",
+            Self::Streams => "streams",
+            Self::Bodies => "bodies",
         }
     }
 }
@@ -169,17 +213,35 @@ mod tests {
         let (shares, in_force) = (Shares::default(), projects(&["a", "b", "c"]));
         let (a, b) = (shares.of(&id("a"), &in_force), shares.of(&id("b"), &in_force));
         let mut greedy: Vec<_> = (0..8).map(|_| a.begin(Shared::Requests)).collect();
-        assert!(!a.is_too_much(Shared::Requests, 8, 10), "there is plenty");
+        assert!(!a.is_too_much(Shared::Requests, 1, 8, 10), "there is plenty");
         greedy.push(a.begin(Shared::Requests));
-        assert!(a.is_too_much(Shared::Requests, 9, 10));
-        assert!(!a.is_too_much(Shared::Connections, 9, 10), "of that it has none");
+        assert!(a.is_too_much(Shared::Requests, 1, 9, 10));
+        assert!(!a.is_too_much(Shared::Connections, 1, 9, 10), "of that it has none");
         greedy.pop();
         let modest = b.begin(Shared::Requests);
-        assert!(!b.is_too_much(Shared::Requests, 9, 10));
+        assert!(!b.is_too_much(Shared::Requests, 1, 9, 10));
         drop((modest, greedy));
         let _again = a.begin(Shared::Requests);
-        assert!(!a.is_too_much(Shared::Requests, 9, 10), "it has less than its share");
+        assert!(!a.is_too_much(Shared::Requests, 1, 9, 10), "it has less than its share");
         assert_eq!(a.users(Shared::Requests).load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_comes_in_pieces_counts_as_what_it_is_in_all() {
+        let (shares, in_force) = (Shares::default(), projects(&["a", "b"]));
+        let a = shares.of(&id("a"), &in_force);
+        let (mut body, empty) = (a.begin_with_none(Shared::Bodies), a.begin_with_none(Shared::Bodies));
+        assert_eq!(a.users(Shared::Bodies).load(Ordering::Relaxed), 0, "who holds nothing is no user");
+        body.grow(50);
+        assert!(!a.is_too_much(Shared::Bodies, 50, 50, 100));
+        body.grow(35);
+        assert!(!a.is_too_much(Shared::Bodies, 35, 85, 100), "there was plenty when it came");
+        body.grow(1);
+        assert!(a.is_too_much(Shared::Bodies, 1, 86, 100));
+        drop(empty);
+        assert_eq!(a.own(Shared::Bodies).load(Ordering::Relaxed), 86);
+        drop(body);
+        assert_eq!((a.users(Shared::Bodies).load(Ordering::Relaxed), a.is_used()), (0, false));
     }
 
     #[test]
@@ -187,7 +249,7 @@ mod tests {
         let (shares, in_force) = (Shares::default(), projects(&["a"]));
         let a = shares.of(&id("a"), &in_force);
         let _all: Vec<_> = (0..10).map(|_| a.begin(Shared::Connections)).collect();
-        assert!(!a.is_too_much(Shared::Connections, 10, 10));
+        assert!(!a.is_too_much(Shared::Connections, 1, 10, 10));
     }
 
     #[test]

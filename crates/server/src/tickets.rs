@@ -39,6 +39,7 @@ use crate::{
     problem::Problem,
     quota,
     request::Fields,
+    share::Usage,
 };
 
 /// Where tickets are.
@@ -55,6 +56,7 @@ const UNVERIFIED: Refusal = Refusal::Token(TokenError::Unverified);
 struct Bearer<'p> {
     project: &'p Project,
     grant: Arc<Grant>,
+    usage: Arc<Usage>,
 }
 
 /// What a ticket is to be for.
@@ -101,12 +103,12 @@ impl<'p> Bearer<'p> {
         let grant = guard.grant(projects, claimed, token, guard.moment(app.ambient.now())).await?;
         let project = projects.get(claimed).ok_or(UNVERIFIED)?;
         quota::charge_bearer(app, projects, project, &grant, parts)?;
-        Ok(Self { project, grant })
+        Ok(Self { project, grant, usage: app.shares.of(&project.id, projects) })
     }
 
     async fn issue(&self, app: &App, guard: &Guard, parts: &Parts, body: Body) -> Result<Response, Problem> {
-        let Self { project, grant } = self;
-        let body = app.bodies.receive_by(BODY_LIMIT, MAX_BODY, &parts.headers, body).await?.bytes;
+        let Self { project, grant, usage } = self;
+        let body = app.bodies.receive_by(BODY_LIMIT, MAX_BODY, Some(usage), &parts.headers, body).await?.bytes;
         // Behind the body, which may have taken a while.
         guard.counts(grant, None, app.ambient.now()).map_err(Refusal::Token)?;
         let (wanted, path) = asked(app, &body)?;

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use tailwater_fanout::{Config, Event, OpError};
-use tailwater_log::{BatchBuilder, BatchId, Condition, NewRecord, StreamState};
+use tailwater_log::{BatchBuilder, BatchId, Condition, NewRecord, Refusal, StreamState};
 use tailwater_protocol::ReadOffset;
-use tailwater_testkit::{ScriptedUpstream, fault::SessionFault};
+use tailwater_testkit::{
+    Gate, ScriptedUpstream,
+    fault::{Pause, ReadFault, SessionFault},
+};
 use tailwater_upstream::{Append, StreamKey};
 
 use crate::harness::*;
@@ -119,6 +123,87 @@ async fn an_actor_that_retires_under_a_request_hands_it_on() {
     assert_eq!(read(&pod, &key).await, numbered(0..200));
 }
 
+/// Somebody asks for what is not there.
+async fn assert_missing(pod: &Pod, key: &StreamKey) {
+    let error = in_time(pod.head(key)).await.unwrap_err();
+    assert!(matches!(error, OpError::Refused(Refusal::NotFound)), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_which_the_store_holds_nothing_take_the_place_of_streams_for_a_second() {
+    let store = store();
+    let pod = Pod::with(&store, Config { max_streams: 3, ..Config::default() });
+    pod.create(&key("s"), plain()).await.unwrap();
+    assert_missing(&pod, &key("made up")).await;
+    assert_missing(&pod, &key("made up, too")).await;
+    assert!(matches!(pod.head(&key("one too many")).await, Err(OpError::TooManyStreams)));
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 3.0);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 1.0);
+    assert!(pod.create(&key("one too many"), plain()).await.unwrap().fresh);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 2.0, "what is there stays as ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_a_missing_name_is_asked_for_it_costs_one_activation_a_second_at_most() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("made up"));
+    let gate = Gate::new();
+    store.faults_of(&key).next_read(ReadFault::PauseBefore(Pause::At(gate.clone())));
+    let crowd = join_all((0..500).map(|_| assert_missing(&pod, &key)));
+    let opened = async {
+        gate.arrived().await;
+        // Longer than a name keeps its actor, and no less than an activation may take.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        gate.open();
+    };
+    join(crowd, opened).await;
+    assert_eq!(pod.metric("tailwater_activations_total"), 1.0, "all who wait are answered by one");
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_missing(&pod, &key).await;
+    }
+    assert_eq!(pod.metric("tailwater_activations_total"), 1.0);
+    for n in 0..10 {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_missing(&pod, &key).await;
+        assert_eq!(pod.metric("tailwater_activations_total"), f64::from(n + 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_comes_while_the_actor_of_a_missing_name_goes_creates() {
+    let pod = Pod::new(&store());
+    for n in 0..200 {
+        let key = key(&n.to_string());
+        assert_missing(&pod, &key).await;
+        // At just the time at which that retires.
+        tokio::time::sleep(Duration::from_millis(999) + Duration::from_micros(n * 10)).await;
+        assert!(in_time(pod.create(&key, holding(&["a"]))).await.unwrap().fresh);
+        landed(pod.append(&key, tell("b")).await);
+        assert_eq!(read(&pod, &key).await, ["a", "b"]);
+    }
+    let activations = pod.metric("tailwater_activations_total");
+    assert!(activations > 200.0 && activations < 400.0, "some came before and some behind: {activations}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_stream_keeps_its_actor_as_ever() {
+    let store = store();
+    let (pod, key) = (Pod::new(&store), key("s"));
+    pod.create(&key, holding(&["a"])).await.unwrap();
+    pod.delete(&key).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_missing(&pod, &key).await;
+    tokio::time::sleep(Config::default().idle - Duration::from_secs(1)).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 1.0);
+    assert_eq!(pod.metric("tailwater_activations_total"), 1.0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(pod.metric("tailwater_active_streams"), 0.0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_stands_before_a_trim_is_reset_to_what_is_left() {
     let store = store();
@@ -208,21 +293,21 @@ async fn a_shutdown_settles_what_is_under_way_and_takes_nothing_new() {
     let store = store();
     let (pod, key) = (Pod::new(&store), key("s"));
     pod.create(&key, plain()).await.unwrap();
-    let gate = tailwater_testkit::Gate::new();
-    let pause = tailwater_testkit::fault::Pause::At(gate.clone());
+    let gate = Gate::new();
+    let pause = Pause::At(gate.clone());
     store.faults().next_append(tailwater_testkit::fault::AppendFault::PauseBefore(pause));
     let shuts_down = async {
         gate.arrived().await;
         pod.begin_shutdown();
         rest().await;
-        let (late, ()) = futures_util::future::join(pod.append(&key, tell("late")), async {
+        let (late, ()) = join(pod.append(&key, tell("late")), async {
             rest().await;
             gate.open();
         })
         .await;
         assert!(matches!(late, Err(OpError::Draining)), "{late:?}");
     };
-    let (early, ()) = in_time(futures_util::future::join(pod.append(&key, tell("early")), shuts_down)).await;
+    let (early, ()) = in_time(join(pod.append(&key, tell("early")), shuts_down)).await;
     landed(early);
     pod.shut_down().await;
     assert_eq!(read(&Pod::new(&store), &key).await, ["early"]);

@@ -2,11 +2,13 @@
 
 use std::num::NonZeroUsize;
 
+use futures_util::{StreamExt as _, future::join};
 use tailwater_testkit::{
     Gate,
     fault::{Pause, ReadFault},
 };
 use tailwater_upstream::StreamKey;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::wire::read_to_end;
@@ -75,6 +77,79 @@ async fn where_requests_are_nearly_used_up_a_greedy_project_is_refused_and_other
     counted(&fixture, "tailwater_http_sse_readers 0").await;
     let head = asking(&who("b"), "HEAD /v1/stream/chat/s");
     assert!(ask(&mut TcpStream::connect(address).await.unwrap(), &head).await.starts_with("HTTP/1.1 200 "));
+}
+
+/// Asks a guarded gateway for something that it is another project's turn to have.
+async fn over_share(fixture: &Fixture, who: &str, method: &str, path: &str, body: impl Into<Body>) {
+    let refused = send(fixture, who, method, path, body).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (503, &"over_fair_share".into()));
+    assert_eq!(refused.header("retry-after"), "5");
+    assert!(refused.headers.get("connection").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_active_streams_are_nearly_used_up_a_greedy_project_is_refused_and_others_are_served() {
+    let fanout = tailwater_fanout::Config { max_streams: 10, ..Default::default() };
+    let idle = fanout.idle;
+    let fixture = on("", Config::default(), fanout);
+    let (greedy, modest) = (who("a"), bearer("other", None));
+    for n in 0..8 {
+        put(&fixture, &format!("/v1/stream/chat/{n}"), "public").await;
+    }
+    for method in ["PUT", "POST", "GET", "DELETE"] {
+        over_share(&fixture, &greedy, method, "/v1/stream/chat/more", "a").await;
+    }
+    // Names that strangers make up are the project's, whose names they are.
+    let stranger = fixture.send("GET", "/v1/stream/chat/made-up", &[], "").await;
+    assert_eq!((stranger.status, &stranger.json()["code"]), (503, &"over_fair_share".into()));
+    assert!(fixture.metric("tailwater_share_refused_total{shared=\"streams\"} 5"));
+    assert!(fixture.metric("tailwater_active_streams 8"));
+    // What is active is served, whose it is.
+    assert_eq!(send(&fixture, &greedy, "POST", "/v1/stream/chat/0", "a").await.status, 204);
+    for path in ["/v1/stream/other/s", "/v1/stream/other/t"] {
+        put(&fixture, path, "private").await;
+        assert_eq!(send(&fixture, &modest, "GET", path, "").await.status, 200);
+    }
+    let full = send(&fixture, &modest, "GET", "/v1/stream/other/u", "").await;
+    assert_eq!(full.json()["code"], "over_capacity");
+    // When its streams are not active any more, it is its turn again.
+    advance(idle / 2).await;
+    assert_eq!(send(&fixture, &greedy, "GET", "/v1/stream/chat/0", "").await.status, 200);
+    sleep(idle * 3 / 4).await;
+    assert!(fixture.metric("tailwater_active_streams 1"));
+    put(&fixture, "/v1/stream/chat/more", "private").await;
+}
+
+#[tokio::test]
+async fn where_memory_for_bodies_is_nearly_used_up_a_greedy_project_is_refused_and_others_are_served() {
+    let fixture = on("", Config { body_budget: 10 * 1024, ..Config::default() }, Default::default());
+    put(&fixture, PATH, "private").await;
+    put(&fixture, "/v1/stream/other/s", "private").await;
+    let (greedy, modest) = (who("a"), bearer("other", None));
+    let ((begun, has_begun), (end, ends)) = (oneshot::channel(), oneshot::channel::<()>());
+    let chunk = |length| Ok::<_, Infallible>(Bytes::from(vec![b'a'; length]));
+    let rest = async move {
+        // What came before it has been taken in.
+        begun.send(()).unwrap();
+        ends.await.unwrap();
+        chunk(1)
+    };
+    let slow = Body::from_stream(stream::once(async move { chunk(8 * 1024 - 1) }).chain(stream::once(rest)));
+    let meanwhile = async {
+        has_begun.await.unwrap();
+        over_share(&fixture, &greedy, "POST", PATH, "a").await;
+        assert!(fixture.metric("tailwater_share_refused_total{shared=\"bodies\"} 1"));
+        let ticket = [("authorization", &*greedy), ("content-type", "application/json")];
+        let refused = fixture.send("POST", "/v1/ticket", &ticket, "{}").await;
+        assert_eq!(refused.json()["code"], "over_fair_share");
+        for length in [1024, 2048] {
+            assert_eq!(send(&fixture, &modest, "POST", "/v1/stream/other/s", vec![b'a'; length]).await.status, 204);
+        }
+        end.send(()).unwrap();
+    };
+    let (slow, ()) = join(send(&fixture, &greedy, "POST", PATH, slow), meanwhile).await;
+    assert_eq!(slow.status, 204, "who was let in is served");
+    assert_eq!(send(&fixture, &greedy, "POST", PATH, "a").await.status, 204, "it has less than its share");
 }
 
 #[tokio::test]

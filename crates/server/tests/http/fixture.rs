@@ -25,6 +25,8 @@ pub(crate) struct Fixture {
     pub(crate) app: App,
     pub(crate) upstream: ScriptedUpstream,
     pub(crate) registry: Registry,
+    /// Whose listeners are asked.
+    pub(crate) surface: Surface,
     router: Router,
     /// Whether tokens are asked for.
     guarded: bool,
@@ -63,7 +65,7 @@ impl Fixture {
     }
 
     fn built(upstream: ScriptedUpstream, config: Config, fanout: tailwater_fanout::Config, registry: Registry) -> Self {
-        let guarded = matches!(config.auth, Auth::Required(_));
+        let (guarded, surface) = (matches!(config.auth, Auth::Required(_)), config.surface);
         let gateway = Gateway::new(Seed {
             upstream: Arc::new(upstream.clone()),
             config: fanout,
@@ -78,7 +80,7 @@ impl Fixture {
             registry: registry.clone(),
             ambient: Ambient { now_ms: || NOW_MS, random: || 7, secret: |bytes| bytes.fill(7) },
         });
-        Self { router: router(app.clone()), app, upstream, registry, guarded }
+        Self { router: router(app.clone()), app, upstream, registry, surface, guarded }
     }
 
     /// Beside a register, which is followed from now on.

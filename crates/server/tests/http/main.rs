@@ -25,6 +25,7 @@ mod rights;
 mod secrets;
 mod smuggling;
 mod sockets;
+mod spellings;
 mod stallers;
 mod surfaces;
 mod tickets;

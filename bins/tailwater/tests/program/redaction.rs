@@ -2,7 +2,7 @@
 //! it to whoever has asked for it, and in no metric.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -15,7 +15,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tailwater_server::paths;
+use tailwater_server::{Surface, paths, paths_of};
 use tempfile::tempdir;
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
 };
 
 const PAGE: &str = "https://app.example";
+const OPERATOR: &str = "the-credential-of-an-operator-42-characters";
 /// A part of a secret that is as long as this would be no accident.
 const PIECE: usize = 12;
 
@@ -40,6 +41,9 @@ struct Secrets {
 struct Asking {
     http2: bool,
     client: Client<HttpConnector, Full<Bytes>>,
+    /// Where clients and operations are, and where is asked.
+    clients: String,
+    operations: String,
     root: String,
     /// All that was answered.
     told: String,
@@ -69,11 +73,34 @@ impl Asking {
         (parts.status, body)
     }
 
-    /// A token, a ticket and a cookie, in their places and in others, on every route.
+    /// A token, a ticket and a cookie, in their places and in others, on every route and on what is none.
     async fn show(&mut self, secrets: &Secrets) {
+        let listeners = [(self.clients.clone(), Surface::Streams), (self.operations.clone(), Surface::Operations)];
+        let others = [
+            "/v1/stream/chat/none",
+            "/v1/stream/nowhere/s",
+            "/v1/stream/chat/../s",
+            "/v1/admin/projects/chat",
+            "/debug/profile",
+            "/elsewhere",
+        ];
+        for (root, surface) in listeners {
+            self.root = root;
+            let served = routes(surface);
+            self.show_at(&served.iter().map(String::as_str).chain(others).collect(), secrets).await;
+            self.show_in_bodies(&served, secrets).await;
+        }
+        self.root = self.clients.clone();
+        let Secrets { token, ticket, .. } = secrets;
+        let authorization = ("authorization", &*format!("Bearer {token}"));
+        let both = format!("/v1/stream/chat/s?ticket={ticket}");
+        assert_eq!(self.ask("GET", &both, &[authorization], "").await.0, 400);
+        let fork = [authorization, ("stream-forked-from", both.as_str())];
+        assert_eq!(self.ask("PUT", "/v1/stream/chat/fork", &fork, "").await.0, 400);
+    }
+
+    async fn show_at(&mut self, routes: &BTreeSet<&str>, secrets: &Secrets) {
         let Secrets { token, expired, ticket } = secrets;
-        let served: Vec<_> = routes().collect();
-        let others = ["/v1/stream/chat/none", "/v1/stream/nowhere/s", "/v1/stream/chat/../s", "/elsewhere"];
         let bearers = [token, expired, ticket, &format!("{token}x")].map(|text| format!("Bearer {text}"));
         let cookies = [token, expired, ticket].map(|text| format!("session={text}; {text}; {text}={text}"));
         let misplaced = [
@@ -87,7 +114,7 @@ impl Asking {
             format!("?offset={token}&ticket={ticket}"),
             format!("?cursor={ticket}&{ticket}&ticket={ticket}"),
         ];
-        for route in served.iter().map(String::as_str).chain(others) {
+        for route in routes {
             // A connection of HTTP/2 ends after so many bodies that nobody wanted.
             self.client = client(self.http2);
             for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
@@ -108,9 +135,12 @@ impl Asking {
                 }
             }
         }
-        let authorized = [("authorization", bearers[0].as_str())];
-        let both = format!("/v1/stream/chat/s?ticket={ticket}");
-        assert_eq!(self.ask("GET", &both, &authorized, "").await.0, 400);
+    }
+
+    /// In the bodies of what is asked for by them.
+    async fn show_in_bodies(&mut self, served: &[String], secrets: &Secrets) {
+        let Secrets { token, expired, ticket } = secrets;
+        let bearers = [token, expired, ticket, &format!("{token}x")].map(|text| format!("Bearer {text}"));
         let wanted = [
             format!(r#"{{"stream":"{token}","origin":"{ticket}"}}"#),
             format!(r#"{{"{ticket}":"{token}"}}"#),
@@ -129,16 +159,14 @@ impl Asking {
                 }
             }
         }
-        let forked = format!("/v1/stream/chat/s?ticket={ticket}");
-        let fork = [authorized[0], ("stream-forked-from", forked.as_str())];
-        assert_eq!(self.ask("PUT", "/v1/stream/chat/fork", &fork, "").await.0, 400);
     }
 }
 
-/// All that is served, where it is about a project, a stream and a key that are there.
-fn routes() -> impl Iterator<Item = String> {
+/// All that is served by these listeners, where it is about a project, a stream and a key that are there.
+fn routes(surface: Surface) -> Vec<String> {
     let fill = |path: &str| path.replace("{*path}", "chat/s").replace("{project}", "chat").replace("{key}", "1");
-    paths().map(fill).inspect(|path| assert!(!path.contains('{'), "nothing stands for a part of {path}"))
+    let filled = paths_of(surface).map(fill);
+    filled.inspect(|path| assert!(!path.contains('{'), "nothing stands for a part of {path}")).collect()
 }
 
 /// Requests that are none, or too long.
@@ -177,6 +205,12 @@ fn telling<'t>(told: &'t str, secrets: &[&str]) -> Vec<&'t str> {
     words.into_iter().filter(tells).collect()
 }
 
+#[test]
+fn every_path_is_served_at_one_of_the_listeners_that_are_asked() {
+    let asked: HashSet<_> = [Surface::Streams, Surface::Operations].into_iter().flat_map(paths_of).collect();
+    assert_eq!(asked, paths().collect());
+}
+
 #[tokio::test]
 async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_route() {
     let directory = tempdir().unwrap();
@@ -185,9 +219,12 @@ async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_ro
     replace(directory, &project(directory, "chat").replacen("visibility", &named, 1));
     let args = ["serve", "--memory", "--listen", "127.0.0.1:0", "--projects", "projects.toml", "--log", "trace"];
     let audit = ["--audit-stream", "chat/audit"];
+    fs::write(directory.join("operator"), OPERATOR).unwrap();
+    let apart = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", "operator"];
     // Of what is malformed some is answered, and more is waited for.
     let impatient = ["--header-timeout", "500ms", "--body-timeout", "500ms"];
-    let program = Program::start(command(directory, [&args[..], &audit, &impatient].concat()));
+    let program = Program::start(command(directory, [&args[..], &audit, &apart, &impatient].concat()));
+    let operations = program.line().unwrap().replace("operations on ", "");
     let all = ["--scope", "read", "--scope", "write", "--scope", "manage"];
     let bearer = minted(directory, &all);
     let plain = ("content-type", "text/plain");
@@ -198,8 +235,9 @@ async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_ro
     let bare = |bearer: &str| bearer.trim_start_matches("Bearer ").to_owned();
     let mut told = String::new();
     for http2 in [true, false] {
-        let root = format!("http://{}", program.addr);
-        let mut asking = Asking { client: client(http2), http2, root, told: String::new() };
+        let (clients, operations) = (format!("http://{}", program.addr), operations.clone());
+        let root = clients.clone();
+        let mut asking = Asking { client: client(http2), http2, clients, operations, root, told: String::new() };
         let wanted = format!(r#"{{"stream":"chat/s","origin":"{PAGE}"}}"#);
         let (status, body) = asking.ask("POST", "/v1/ticket", &[("authorization", &bearer)], &wanted).await;
         assert_eq!(status, 201, "{body}");
@@ -212,11 +250,16 @@ async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_ro
         let from_page = [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin")];
         assert_eq!(asking.ask("GET", "/v1/stream/chat/s", &from_page, "").await.0, 200);
         asking.show(&secrets).await;
+        asking.root = asking.operations.clone();
+        let operator = [("authorization", &*format!("Bearer {OPERATOR}"))];
+        for path in ["/v1/admin/projects/chat", "/debug/profile?seconds=1"] {
+            assert_eq!(asking.ask("GET", path, &operator, "").await.0, 200, "{path}");
+        }
         told = told + &asking.told + &malform(program.addr, &secrets) + &program.stderr();
         let audit = program.streams().send("GET", "chat/audit?offset=-1", &authorized, "").expect(200).body;
         assert!(audit.contains("\"act\":\"revoke\"") && audit.contains("\"outcome\":\"refused\""), "{audit}");
         told += &audit;
-        let secrets = [secrets.token.as_str(), &secrets.expired, &secrets.ticket];
+        let secrets = [secrets.token.as_str(), &secrets.expired, &secrets.ticket, OPERATOR];
         let found = telling(&told, &secrets);
         assert!(found.is_empty(), "{found:?}");
         let piece = format!("harmless\n…{}…", &secrets[2][20..32]);

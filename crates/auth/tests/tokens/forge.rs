@@ -1,4 +1,5 @@
-//! Keys of every kind, the projects that trust some of them, and tokens that say whatever a test wants.
+//! Keys of every kind, the projects that trust some of them, and tokens that say whatever a test wants. The tests of the server
+//! take part in it.
 
 use std::sync::LazyLock;
 
@@ -6,10 +7,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
-use tailwater_auth::{Act, File, Grant, Moment, Projects, Refusal, Ruling, decide, key::SigningKey, project::Writers};
-use tailwater_protocol::ProjectId;
+use tailwater_auth::key::SigningKey;
 
-pub(crate) const NOW: u64 = 1_800_000_000;
+pub(crate) const NOW: u64 = 1_728_452_000;
 pub(crate) const SKEW: u64 = 30;
 pub(crate) const SECRET: &str = "the secret of chat: thirty-two bytes and more";
 pub(crate) const OTHER_SECRET: &str = "the secret of other: thirty-two bytes and more";
@@ -19,7 +19,6 @@ pub(crate) const ISSUER: &str = "https://login.example";
 pub(crate) const STOLEN: &str = "stolen";
 
 pub(crate) static KEYS: LazyLock<Keys> = LazyLock::new(Keys::generate);
-pub(crate) static PROJECTS: LazyLock<Projects> = LazyLock::new(|| projects(&document()));
 
 /// Pairs whose public keys the project `chat` trusts, and one of each kind that nobody trusts.
 pub(crate) struct Keys {
@@ -47,9 +46,9 @@ impl Keys {
     }
 }
 
-/// `chat` trusts a key of each kind and demands audience and issuer; `twin` has the secret of `chat`; `other` has its own;
-/// `open` trusts a public key alone.
-fn document() -> String {
+/// `chat` trusts a key of each kind, demands audience and issuer, and says what else the test has it say; `twin` has the secret
+/// of `chat`; `other` has its own; `open` trusts a public key alone.
+pub(crate) fn document(of_chat: &str) -> String {
     let public = |algorithm: &str, id: &str, pair: &KeyPair| {
         let pem = pair.public_key_pem();
         format!("[[project.key]]\nid = '{id}'\nalgorithm = '{algorithm}'\npublic-key = '''\n{pem}'''\n")
@@ -57,7 +56,7 @@ fn document() -> String {
     let secret = |secret: &str| format!("[[project.key]]\nid = 'hs'\nalgorithm = 'HS256'\nsecret = '{secret}'\n");
     let project =
         |id: &str, rest: &str, keys: &[String]| format!("[[project]]\nid = '{id}'\n{rest}\n{}", keys.concat());
-    let demands = format!("audience = '{AUDIENCE}'\nissuer = '{ISSUER}'\nrevoked = ['{STOLEN}']");
+    let demands = format!("audience = '{AUDIENCE}'\nissuer = '{ISSUER}'\nrevoked = ['{STOLEN}']\n{of_chat}");
     let rs = public("RS256", "rs", &KEYS.rsa);
     let es = public("ES256", "es", &KEYS.p256);
     let ed = public("EdDSA", "ed", &KEYS.ed25519);
@@ -68,14 +67,6 @@ fn document() -> String {
         project("open", "", &[rs]),
     ]
     .concat()
-}
-
-pub(crate) fn projects(document: &str) -> Projects {
-    Projects::parse([File { name: "projects.toml", bytes: document.as_bytes() }]).unwrap()
-}
-
-pub(crate) fn moment(now: u64) -> Moment {
-    Moment { now, skew: SKEW }
 }
 
 /// What a good token of `chat` claims.
@@ -141,36 +132,4 @@ pub(crate) fn by_pair(pair: &KeyPair, header: &Value, claims: &Value) -> String 
 /// The RSA key within PKCS#8: what stands behind the 26 bytes of version, algorithm, and length.
 fn pkcs1(document: &[u8]) -> Vec<u8> {
     document[26..].to_vec()
-}
-
-/// What becomes of a request for this: the status, and why.
-pub(crate) fn asked(project: &str, token: &str, act: Act<'_>) -> (u16, String) {
-    asked_at(NOW, project, token, act)
-}
-
-pub(crate) fn asked_at(now: u64, project: &str, token: &str, act: Act<'_>) -> (u16, String) {
-    match granted(now, project, token) {
-        Err(refusal) => (refusal.status(), named(refusal)),
-        Ok(grant) => match decide(act, Some(&grant), Writers::WriteOnly) {
-            Ruling::Allowed => (200, "allowed".to_owned()),
-            Ruling::IfPublic(refusal) | Ruling::Refused(refusal) => (refusal.status(), named(refusal)),
-        },
-    }
-}
-
-pub(crate) fn granted(now: u64, project: &str, token: &str) -> Result<Grant, Refusal> {
-    let project = ProjectId::parse(project).unwrap();
-    let grant = PROJECTS.verify(&project, token, moment(now)).map_err(Refusal::Token)?;
-    Ok((*grant).clone())
-}
-
-fn named(refusal: Refusal) -> String {
-    match refusal {
-        Refusal::Token(error) => error.name().to_owned(),
-        Refusal::NoToken => "no_token".to_owned(),
-        Refusal::Scope(scope) => format!("scope {scope}"),
-        Refusal::Stream => "stream".to_owned(),
-        Refusal::Hidden => "hidden".to_owned(),
-        Refusal::Ticket(error) => format!("ticket {}", error.name()),
-    }
 }

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tailwater_auth::{Act, Algorithm, Jwks, Key, KeyId, NewToken, Scopes, SigningKey, TokenError, inspect, mint};
 use tailwater_protocol::ProjectId;
 
-use crate::forge::{
-    AUDIENCE, ISSUER, KEYS, NOW, PROJECTS, SECRET, SKEW, STOLEN, asked, asked_at, by_pair, claims, claims_with,
-    granted, hs_header, hs256, moment,
+use crate::{
+    forge::{AUDIENCE, ISSUER, KEYS, NOW, SECRET, SKEW, STOLEN, by_pair, claims, claims_with, hs_header, hs256},
+    judged::{PROJECTS, asked, asked_at, granted, moment},
 };
 
 const ALLOWED: (u16, &str) = (200, "allowed");

@@ -5,3 +5,5 @@
 mod attacks;
 mod forge;
 mod good;
+mod judged;
+mod refused;

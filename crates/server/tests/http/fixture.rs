@@ -1,6 +1,6 @@
 //! A gateway over a scripted store, and a client that checks on every response what no test remembers to check.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use axum::{
     Router,
@@ -21,10 +21,20 @@ use tower::ServiceExt as _;
 /// The interval that every test runs in: 1,000.
 pub(crate) const NOW_MS: u64 = 1_728_432_000_000 + 1000 * 20_000;
 
+thread_local! {
+    /// How much later it is by the clock of gateways, in seconds.
+    static LATER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A later time, for as long as it is kept, by the clock of the gateways whose requests this thread serves.
+pub(crate) struct Later(());
+
 pub(crate) struct Fixture {
     pub(crate) app: App,
     pub(crate) upstream: ScriptedUpstream,
     pub(crate) registry: Registry,
+    /// Whose listeners are asked.
+    pub(crate) surface: Surface,
     router: Router,
     /// Whether tokens are asked for.
     guarded: bool,
@@ -41,6 +51,19 @@ pub(crate) struct Answer {
 pub(crate) struct Live {
     pub(crate) headers: HeaderMap,
     chunks: BodyDataStream,
+}
+
+impl Later {
+    pub(crate) fn by(seconds: u64) -> Self {
+        LATER.set(seconds);
+        Self(())
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        LATER.set(0);
+    }
 }
 
 impl Fixture {
@@ -63,7 +86,7 @@ impl Fixture {
     }
 
     fn built(upstream: ScriptedUpstream, config: Config, fanout: tailwater_fanout::Config, registry: Registry) -> Self {
-        let guarded = matches!(config.auth, Auth::Required(_));
+        let (guarded, surface) = (matches!(config.auth, Auth::Required(_)), config.surface);
         let gateway = Gateway::new(Seed {
             upstream: Arc::new(upstream.clone()),
             config: fanout,
@@ -76,9 +99,9 @@ impl Fixture {
             config,
             metrics: Metrics::register(&registry).unwrap(),
             registry: registry.clone(),
-            ambient: Ambient { now_ms: || NOW_MS, random: || 7, secret: |bytes| bytes.fill(7) },
+            ambient: Ambient { now_ms: || NOW_MS + LATER.get() * 1000, random: || 7, secret: |bytes| bytes.fill(7) },
         });
-        Self { router: router(app.clone()), app, upstream, registry, guarded }
+        Self { router: router(app.clone()), app, upstream, registry, surface, guarded }
     }
 
     /// Beside a register, which is followed from now on.

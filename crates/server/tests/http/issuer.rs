@@ -218,29 +218,47 @@ pub(crate) fn gateway(issuer: &Issuer, names: &Names) -> Fixture {
 
 /// The same, with another authority and another list of hosts.
 pub(crate) fn gateway_trusting(issuer: &Issuer, names: &Names, authority: &str, host: &str) -> Fixture {
-    let directory = tempdir().unwrap();
-    let file = directory.path().join("ca.pem");
-    std::fs::write(&file, authority).unwrap();
     let registry = Registry::new();
-    let issuers = Issuers::new(IssuersSeed {
-        hosts: JwksHosts::parse([host]).unwrap(),
-        reach: Reach::with(["127.0.0.0/8"]).unwrap(),
-        authorities: Authorities::load(Some(&file)).unwrap(),
-        resolver: names.resolver(),
-        metrics: IssuerMetrics::register(&registry).unwrap(),
-    });
+    let issuers = issuers(names, authority, host, &registry);
     let text = format!(
         "[[project]]\nid = 'chat'\nissuer = '{ISSUER}'\ncookie = 'session'\n[project.jwks]\nurl = 'https://{HOST}:{}/keys?v=1'\n\
          [[project]]\nid = 'own'\n[[project.key]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'\n",
         issuer.port
     );
     let projects = Projects::parse([File { name: "projects.toml", bytes: text.as_bytes() }]).unwrap();
-    let guard = Guard::fixed_with(projects, Duration::from_secs(30), issuers.unwrap());
+    let guard = Guard::fixed_with(projects, Duration::from_secs(30), issuers);
     let ticket_secrets = TicketSecrets::new([SECRET.as_bytes()]).unwrap();
     let auth = Auth::Required(guard);
     // Longer than what a test lets go by.
     let sse_lifetime = Duration::from_secs(2 * 3600);
     Fixture::counting(registry, Config { auth, ticket_secrets, sse_lifetime, ..Config::default() })
+}
+
+/// Keys of issuers, fetched from this host if this authority vouches for it.
+fn issuers(names: &Names, authority: &str, host: &str, registry: &Registry) -> Issuers {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    std::fs::write(&file, authority).unwrap();
+    let issuers = Issuers::new(IssuersSeed {
+        hosts: JwksHosts::parse([host]).unwrap(),
+        reach: Reach::with(["127.0.0.0/8"]).unwrap(),
+        authorities: Authorities::load(Some(&file)).unwrap(),
+        resolver: names.resolver(),
+        metrics: IssuerMetrics::register(registry).unwrap(),
+    });
+    issuers.unwrap()
+}
+
+impl Issuer {
+    /// Its keys, for a gateway that is told where it is.
+    pub(crate) fn keys(&self, names: &Names) -> Issuers {
+        issuers(names, &self.certificate, &format!("{HOST}:{}", self.port), &Registry::new())
+    }
+
+    /// Where its keys are.
+    pub(crate) fn url(&self) -> String {
+        format!("https://{HOST}:{}/keys", self.port)
+    }
 }
 
 /// The secret of `own`.

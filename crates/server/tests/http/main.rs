@@ -1,15 +1,20 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
 //! [`sockets`], [`ends`], [`limits`], [`overload`], [`quotas`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`],
-//! [`tls`] and [`issuers`].
+//! [`tls`], [`issuers`], [`attacked`] and [`replayed`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod admin;
+mod attacked;
+#[path = "../../../auth/tests/tokens/attacks.rs"]
+mod attacks;
 mod closure;
 mod create;
 mod ends;
 mod errors;
 mod fixture;
+#[path = "../../../auth/tests/tokens/forge.rs"]
+mod forge;
 mod http2;
 mod injection;
 mod issuer;
@@ -21,10 +26,12 @@ mod overload;
 mod quotas;
 mod reads;
 mod register;
+mod replayed;
 mod rights;
 mod secrets;
 mod smuggling;
 mod sockets;
+mod spellings;
 mod stallers;
 mod surfaces;
 mod tickets;

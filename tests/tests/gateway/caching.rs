@@ -169,7 +169,9 @@ async fn a_cursor_is_the_interval_and_always_beyond_the_clients() {
     let present = poll(String::new()).await;
     assert!((before..=interval()).contains(&present));
     for behind in ["0", "abc", "-5", "1.5"] {
-        assert!((before..=interval()).contains(&poll(behind.to_owned()).await), "{behind}");
+        let answer = poll(behind.to_owned()).await;
+        // Looked at behind the answer: an interval may begin while that is under way.
+        assert!((before..=interval()).contains(&answer), "{behind}");
     }
     for ahead in [interval(), interval() + 1, interval() + 100_000] {
         let answer = poll(ahead.to_string()).await;

@@ -9,7 +9,8 @@
 /// How full what is shared is when shares begin to count, in percent.
 pub const NEARLY: u64 = 80;
 
-/// Somebody wants one more of what is shared: readers, connections, requests under way.
+/// Somebody wants more of what is shared: connections, requests under way, active streams, memory for bodies. What they want
+/// is counted in none of these yet, nor is what they have of it for the same thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// How much there is, for all projects.

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-pub use self::allot::{Allot, Allotment, Crowd};
+pub use self::allot::{Allot, Allotment, Crowd, Need};
 use crate::{
     actor::{self, Answer, Arrival, Chore, Joined, Look, LookAt, Message, NewStream, Reply, StreamHandle, place_of},
     clock::StoreClock,
@@ -275,7 +275,7 @@ impl Gateway {
         if self.inner.upstream.is_suspended(Traffic::Appends) {
             return Err(OpError::Unavailable { retry_after: None, cause: None });
         }
-        if self.inner.streams.contains_key(key) { Ok(()) } else { self.allot(key).map(drop) }
+        if self.inner.streams.contains_key(key) { Ok(()) } else { self.allot(key, Need::Request).map(drop) }
     }
 
     async fn look(&self, key: &StreamKey, at: LookAt) -> Result<Look, OpError> {
@@ -294,7 +294,7 @@ impl Gateway {
 
     /// A place in the live feed for a reader that was counted before.
     pub(crate) async fn join(&self, key: &StreamKey, from: ReadOffset) -> Result<Joined, OpError> {
-        self.ask(key, |reply| Message::Join { from, arrival: Arrival::Again, reply }).await
+        self.ask_owed(key, |reply| Message::Join { from, arrival: Arrival::Again, reply }).await
     }
 
     pub(crate) fn upstream(&self) -> &Arc<dyn Upstream> {
@@ -335,14 +335,29 @@ impl Gateway {
         History { cache: Arc::clone(&self.inner.history), key: key.clone(), page_bytes }
     }
 
-    /// Asks the stream's actor, whichever lives: one that has retired gives the request back unseen.
-    pub(crate) async fn ask<T>(
+    /// Asks the stream's actor for a request.
+    pub(crate) async fn ask<T>(&self, key: &StreamKey, message: impl FnMut(Reply<T>) -> Message) -> Result<T, OpError> {
+        self.ask_for(Need::Request, key, message).await
+    }
+
+    /// Asks it for what may not be refused because of who else is there.
+    pub(crate) async fn ask_owed<T>(
         &self,
+        key: &StreamKey,
+        message: impl FnMut(Reply<T>) -> Message,
+    ) -> Result<T, OpError> {
+        self.ask_for(Need::Owed, key, message).await
+    }
+
+    /// Asks the stream's actor, whichever lives: one that has retired gives the request back unseen.
+    async fn ask_for<T>(
+        &self,
+        need: Need,
         key: &StreamKey,
         mut message: impl FnMut(Reply<T>) -> Message,
     ) -> Result<T, OpError> {
         loop {
-            let handle = self.handle(key)?;
+            let handle = self.handle(key, need)?;
             let (reply, answer) = oneshot::channel::<Answer<T>>();
             if handle.send(message(reply)).await.is_err() {
                 tokio::task::yield_now().await;
@@ -357,14 +372,19 @@ impl Gateway {
         }
     }
 
-    fn handle(&self, key: &StreamKey) -> Result<StreamHandle, OpError> {
-        if let Some(slot) = self.inner.streams.get(key) {
-            return Ok(slot.handle.clone());
+    fn handle(&self, key: &StreamKey, need: Need) -> Result<StreamHandle, OpError> {
+        let active = || self.inner.streams.get(key).map(|slot| slot.handle.clone());
+        if let Some(handle) = active() {
+            return Ok(handle);
         }
         if self.inner.shutdown.is_cancelled() {
             return Err(OpError::Draining);
         }
-        let allotment = self.allot(key)?;
+        let allotment = match self.allot(key, need) {
+            Ok(allotment) => allotment,
+            // Somebody else's request may have taken the last place, for this very stream.
+            Err(refused) => return active().ok_or(refused),
+        };
         match self.inner.streams.entry(key.clone()) {
             Entry::Occupied(slot) => Ok(slot.get().handle.clone()),
             Entry::Vacant(vacant) => {
@@ -410,8 +430,8 @@ impl Gateway {
             let Some(chore) = chore else { return };
             while let Err(error) = self.do_chore(&chore).await {
                 debug!(?chore, %error, "a chore was not done");
-                // While the store is away, so is all that the other chores would ask it.
-                if !matches!(error, OpError::Unavailable { .. } | OpError::OutcomeUnknown) {
+                // While the store is away, so is all that the other chores would ask it; a place they all need.
+                if !matches!(error, OpError::Unavailable { .. } | OpError::OutcomeUnknown | OpError::TooManyStreams) {
                     break;
                 }
                 tokio::select! {
@@ -426,7 +446,7 @@ impl Gateway {
     async fn do_chore(&self, chore: &Chore) -> Result<(), OpError> {
         match chore {
             Chore::Release { source, reference } => {
-                self.ask(source, |reply| Message::Release { reference: reference.clone(), reply }).await
+                self.ask_owed(source, |reply| Message::Release { reference: reference.clone(), reply }).await
             }
             Chore::List(listing) => self.list(listing).await,
         }

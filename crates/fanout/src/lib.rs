@@ -58,7 +58,7 @@ pub use budget::Budget;
 pub use chance::Chance;
 pub use clock::MachineClock;
 pub use config::Config;
-pub use gateway::{Allot, Allotment, Crowd, Gateway, Seed};
+pub use gateway::{Allot, Allotment, Crowd, Gateway, Need, Seed};
 pub use metrics::{Metrics, ShardMetrics};
 pub use ops::{
     Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, NewVisibility, OpError, Page, Post, SourceAccess,

@@ -185,7 +185,7 @@ impl Gateway {
     /// Looks at a stream, which ends it where its time has come; what lives on is listed again.
     async fn look_after(&self, listed: &Reference) -> Result<(), OpError> {
         let key = stream_key(&listed.fork);
-        let look = self.ask(&key, |reply| Message::Look { at: LookAt::Head, reply }).await?;
+        let look = self.ask_owed(&key, |reply| Message::Look { at: LookAt::Head, reply }).await?;
         let Some(life) = look.view.incarnation().filter(|life| life.open.incarnation == listed.incarnation) else {
             return Ok(());
         };
@@ -203,13 +203,13 @@ impl Gateway {
 
     /// Lets go of the references of forks that never came to be, or are no more.
     async fn release_orphans(&self, source: &StreamKey) -> Result<(), OpError> {
-        for reference in self.ask(source, |reply| Message::References { reply }).await? {
+        for reference in self.ask_owed(source, |reply| Message::References { reply }).await? {
             let fork = stream_key(&reference.fork);
-            let look = self.ask(&fork, |reply| Message::Look { at: LookAt::Head, reply }).await?;
+            let look = self.ask_owed(&fork, |reply| Message::Look { at: LookAt::Head, reply }).await?;
             let lives = look.view.presence() != Presence::Absent
                 && look.view.incarnation().is_some_and(|life| life.open.incarnation == reference.incarnation);
             if !lives {
-                self.ask(source, |reply| Message::Release { reference: reference.clone(), reply }).await?;
+                self.ask_owed(source, |reply| Message::Release { reference: reference.clone(), reply }).await?;
             }
         }
         Ok(())

@@ -159,7 +159,11 @@ impl Limits {
                 self.discard(body).await;
                 return Err(BodyError::TooLarge { max });
             }
-            self.take(&mut share, total)?;
+            if let Err(refused) = self.take(&mut share, total) {
+                drop((share, first, rest));
+                self.discard(body).await;
+                return Err(refused);
+            }
             if first.is_empty() {
                 first = data;
             } else {
@@ -187,11 +191,7 @@ impl Limits {
         let Some(using) = &mut share.using else { return Ok(()) };
         using.grow(u64::from(units));
         let used = self.units - self.budget.available_permits();
-        if using.usage.is_too_much(Shared::Bodies, u64::from(units), used, self.units) {
-            self.metrics.over_share(Shared::Bodies);
-            return Err(BodyError::OverFairShare);
-        }
-        Ok(())
+        if using.refused(used, self.units, &self.metrics) { Err(BodyError::OverFairShare) } else { Ok(()) }
     }
 }
 
@@ -222,9 +222,9 @@ async fn discard(mut body: Body) {
 mod tests {
     use std::convert::Infallible;
 
-    use futures_util::stream;
+    use futures_util::{StreamExt as _, stream};
     use http::HeaderValue;
-    use tokio::time::sleep;
+    use tokio::{sync::oneshot, time::sleep};
 
     use super::*;
 
@@ -283,6 +283,21 @@ mod tests {
         let began = Instant::now();
         assert_eq!(receive(&limits(6, 1 << 20), body).await, Err(BodyError::TimedOut));
         assert_eq!(began.elapsed(), Config::default().body_timeout);
+    }
+
+    #[tokio::test]
+    async fn a_body_for_which_there_is_no_room_is_let_by_so_that_its_client_reads_why() {
+        let limits = limits(8 * UNIT, 2 * UNIT);
+        let (last, was_read) = oneshot::channel();
+        let pieces = stream::iter((0..5).map(|_| Ok::<_, Infallible>(vec![0_u8; UNIT])));
+        let end = stream::once(async move {
+            last.send(()).unwrap();
+            Ok(vec![0])
+        });
+        let body = Body::from_stream(pieces.chain(end));
+        assert_eq!(receive(&limits, body).await, Err(BodyError::OverBudget));
+        assert_eq!(was_read.await, Ok(()));
+        assert_eq!(limits.budget.available_permits(), 2);
     }
 
     #[tokio::test]

@@ -243,11 +243,10 @@ impl Asking {
     /// Charges a request that may be asked.
     fn charge(&self, app: &App, projects: &Arc<Projects>) -> Result<(), Problem> {
         if let Some(entered) = self.entered.upgrade() {
-            entered.begin(&self.usage);
-        }
-        let used = app.admission.requests();
-        if self.usage.is_too_much(Shared::Requests, 1, used, app.config.max_requests) {
-            return Err(over_share(app, Shared::Requests));
+            let used = app.admission.requests();
+            if entered.begin(&self.usage).refused(used, app.config.max_requests, &app.metrics) {
+                return Err(Problem::over_fair_share(Shared::Requests));
+            }
         }
         let Some(payer) = &self.payer else { return Ok(()) };
         payer.bears(self.paid.as_ref());
@@ -257,12 +256,12 @@ impl Asking {
     /// Takes a live response's place; where there is none, gives back what was charged for it.
     fn attend(&self, app: &App, stream: &str) -> Result<Attendance, Problem> {
         let connection = self.has_connection.then(|| self.usage.begin(Shared::Connections));
-        let used = app.admission.connections();
-        if connection.is_some() && self.usage.is_too_much(Shared::Connections, 1, used, app.config.max_connections) {
+        let (used, most) = (app.admission.connections(), app.config.max_connections);
+        if connection.as_ref().is_some_and(|connection| connection.refused(used, most, &app.metrics)) {
             if let Some(payer) = &self.payer {
                 payer.give_back(self.cost);
             }
-            return Err(over_share(app, Shared::Connections));
+            return Err(Problem::over_fair_share(Shared::Connections));
         }
         let place = match &self.payer {
             Some(payer) => Some((Arc::clone(payer), Some(payer.hold(app, stream, self.cost)?))),
@@ -270,11 +269,6 @@ impl Asking {
         };
         Ok(Attendance { place, _connection: connection, replayed: 0 })
     }
-}
-
-fn over_share(app: &App, shared: Shared) -> Problem {
-    app.metrics.over_share(shared);
-    Problem::over_fair_share(shared)
 }
 
 impl Attendance {

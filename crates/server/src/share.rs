@@ -19,7 +19,7 @@ use std::{
 use axum::{body::Body, response::Response};
 use http_body::Body as _;
 use tailwater_auth::{Claim, Projects, Turn, turn};
-use tailwater_fanout::{Allot, Crowd};
+use tailwater_fanout::{Allot, Allotment, Crowd, Need};
 use tailwater_protocol::ProjectId;
 
 use crate::{admission::Held, guard::Guard, metrics::Metrics};
@@ -38,7 +38,7 @@ pub(crate) enum Shared {
 }
 
 /// How many kinds of it there are.
-const KINDS: usize = 4;
+const KINDS: usize = Shared::ALL.len();
 
 /// Who uses how much.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub(crate) struct Entered(OnceLock<Using>);
 /// So much of what is shared, in use for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Using {
-    pub(crate) usage: Arc<Usage>,
+    usage: Arc<Usage>,
     shared: Shared,
     amount: u64,
 }
@@ -90,14 +90,14 @@ impl Shares {
     /// Lets streams become active, where tokens are asked for. Whoever asked for a stream, its project has it.
     pub(crate) fn of_streams(self: &Arc<Self>, guard: &Guard, metrics: &Metrics) -> Allot {
         let (shares, guard, metrics) = (Arc::clone(self), guard.clone(), metrics.clone());
-        Box::new(move |key, Crowd { active, most }| {
+        Box::new(move |key, Crowd { active, most }, need| {
             let Ok(id) = ProjectId::parse(&key.project) else { return Some(Box::new(())) };
             let using = shares.of(&id, &guard.projects()).begin(Shared::Streams);
-            if using.usage.is_too_much(Shared::Streams, 1, active + 1, most) {
-                metrics.over_share(Shared::Streams);
-                return None;
-            }
-            Some(Box::new(using))
+            let refused = match need {
+                Need::Request => using.refused(active + 1, most, &metrics),
+                Need::Owed => false,
+            };
+            (!refused).then(|| -> Allotment { Box::new(using) })
         })
     }
 }
@@ -115,21 +115,6 @@ impl Usage {
         Using { usage: Arc::clone(self), shared, amount: 0 }
     }
 
-    /// Whether it is for others to have so much, and not for this project, which has just begun with that much more. `used`
-    /// is what all have, that included.
-    pub(crate) fn is_too_much(&self, shared: Shared, more: u64, used: usize, capacity: usize) -> bool {
-        let users = self.users(shared).load(Ordering::Relaxed);
-        let claim = Claim {
-            capacity: capacity as u64,
-            used: (used as u64).saturating_sub(more),
-            own: self.own(shared).load(Ordering::Relaxed).saturating_sub(more),
-            users,
-            others_may_come: self.all.in_force.load(Ordering::Relaxed) as u64 > users,
-        };
-        // Where nothing is left, whoever hands it out has said so.
-        turn(claim) == Turn::Others
-    }
-
     fn own(&self, shared: Shared) -> &AtomicU64 {
         &self.own[shared as usize]
     }
@@ -145,8 +130,8 @@ impl Usage {
 
 impl Entered {
     /// It is known that the request may be asked.
-    pub(crate) fn begin(&self, usage: &Arc<Usage>) {
-        self.0.get_or_init(|| usage.begin(Shared::Requests));
+    pub(crate) fn begin(&self, usage: &Arc<Usage>) -> &Using {
+        self.0.get_or_init(|| usage.begin(Shared::Requests))
     }
 
     /// Lasts until the response has been sent, or has left the HTTP library.
@@ -159,6 +144,30 @@ impl Entered {
 }
 
 impl Using {
+    /// Whether it is for others to have so much, and not for this project; it is counted if so. `used` is what all have, this
+    /// included: what somebody holds already for the same thing does not speak against having more of it.
+    pub(crate) fn refused(&self, used: usize, capacity: usize, metrics: &Metrics) -> bool {
+        let is_too_much = self.is_too_much(used, capacity);
+        if is_too_much {
+            metrics.over_share(self.shared);
+        }
+        is_too_much
+    }
+
+    fn is_too_much(&self, used: usize, capacity: usize) -> bool {
+        let Self { usage, shared, amount } = self;
+        let users = usage.users(*shared).load(Ordering::Relaxed);
+        let claim = Claim {
+            capacity: capacity as u64,
+            used: (used as u64).saturating_sub(*amount),
+            own: usage.own(*shared).load(Ordering::Relaxed).saturating_sub(*amount),
+            users,
+            others_may_come: usage.all.in_force.load(Ordering::Relaxed) as u64 > users,
+        };
+        // Where nothing is left, whoever hands it out has said so.
+        turn(claim) == Turn::Others
+    }
+
     /// Uses so much more.
     pub(crate) fn grow(&mut self, more: u64) {
         self.amount += more;
@@ -178,6 +187,9 @@ impl Drop for Using {
 }
 
 impl Shared {
+    /// All of it.
+    pub(crate) const ALL: [Self; 4] = [Self::Requests, Self::Connections, Self::Streams, Self::Bodies];
+
     /// A stable name.
     pub(crate) const fn label(self) -> &'static str {
         match self {
@@ -213,32 +225,32 @@ mod tests {
         let (shares, in_force) = (Shares::default(), projects(&["a", "b", "c"]));
         let (a, b) = (shares.of(&id("a"), &in_force), shares.of(&id("b"), &in_force));
         let mut greedy: Vec<_> = (0..8).map(|_| a.begin(Shared::Requests)).collect();
-        assert!(!a.is_too_much(Shared::Requests, 1, 8, 10), "there is plenty");
+        assert!(!greedy[7].is_too_much(8, 10), "there is plenty");
         greedy.push(a.begin(Shared::Requests));
-        assert!(a.is_too_much(Shared::Requests, 1, 9, 10));
-        assert!(!a.is_too_much(Shared::Connections, 1, 9, 10), "of that it has none");
+        assert!(greedy[8].is_too_much(9, 10));
+        assert!(!a.begin(Shared::Connections).is_too_much(9, 10), "of that it has none");
         greedy.pop();
         let modest = b.begin(Shared::Requests);
-        assert!(!b.is_too_much(Shared::Requests, 1, 9, 10));
+        assert!(!modest.is_too_much(9, 10));
         drop((modest, greedy));
-        let _again = a.begin(Shared::Requests);
-        assert!(!a.is_too_much(Shared::Requests, 1, 9, 10), "it has less than its share");
+        let again = a.begin(Shared::Requests);
+        assert!(!again.is_too_much(9, 10), "it has less than its share");
         assert_eq!(a.users(Shared::Requests).load(Ordering::Relaxed), 1);
     }
 
     #[test]
-    fn what_comes_in_pieces_counts_as_what_it_is_in_all() {
+    fn what_comes_in_pieces_counts_as_what_it_is_in_all_and_not_against_itself() {
         let (shares, in_force) = (Shares::default(), projects(&["a", "b"]));
         let a = shares.of(&id("a"), &in_force);
-        let (mut body, empty) = (a.begin_with_none(Shared::Bodies), a.begin_with_none(Shared::Bodies));
+        let (mut body, mut other) = (a.begin_with_none(Shared::Bodies), a.begin_with_none(Shared::Bodies));
         assert_eq!(a.users(Shared::Bodies).load(Ordering::Relaxed), 0, "who holds nothing is no user");
         body.grow(50);
-        assert!(!a.is_too_much(Shared::Bodies, 50, 50, 100));
-        body.grow(35);
-        assert!(!a.is_too_much(Shared::Bodies, 35, 85, 100), "there was plenty when it came");
-        body.grow(1);
-        assert!(a.is_too_much(Shared::Bodies, 1, 86, 100));
-        drop(empty);
+        body.grow(36);
+        assert!(!body.is_too_much(86, 100), "it is all that there is");
+        other.grow(1);
+        assert!(other.is_too_much(87, 100), "another one is one too many");
+        assert!(!body.is_too_much(87, 100));
+        drop(other);
         assert_eq!(a.own(Shared::Bodies).load(Ordering::Relaxed), 86);
         drop(body);
         assert_eq!((a.users(Shared::Bodies).load(Ordering::Relaxed), a.is_used()), (0, false));
@@ -248,8 +260,8 @@ mod tests {
     fn one_project_alone_may_have_everything() {
         let (shares, in_force) = (Shares::default(), projects(&["a"]));
         let a = shares.of(&id("a"), &in_force);
-        let _all: Vec<_> = (0..10).map(|_| a.begin(Shared::Connections)).collect();
-        assert!(!a.is_too_much(Shared::Connections, 1, 10, 10));
+        let all: Vec<_> = (0..10).map(|_| a.begin(Shared::Connections)).collect();
+        assert!(!all[9].is_too_much(10, 10));
     }
 
     #[test]

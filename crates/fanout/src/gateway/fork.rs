@@ -126,7 +126,7 @@ impl Gateway {
     async fn look_again(&self, key: &StreamKey, source: &StreamKey, reference: &Reference) -> Result<(), OpError> {
         // From here on the fork exists: that it could not be looked after is no refusal.
         let unknown = |_| OpError::OutcomeUnknown;
-        let references = self.ask(source, |reply| Message::References { reply }).await.map_err(unknown)?;
+        let references = self.ask_owed(source, |reply| Message::References { reply }).await.map_err(unknown)?;
         if references.iter().any(|held| held.incarnation == reference.incarnation) {
             return Ok(());
         }

@@ -251,6 +251,27 @@ async fn a_session_that_crosses_a_trim_makes_the_pod_look_at_the_log_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_keeps_its_stream_when_its_actor_goes_though_its_project_has_too_many() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, holding(&["0"])).await.unwrap();
+    let mut reader = pod.follow(&key, ReadOffset::Now).await.unwrap();
+    rest().await;
+    pod.allot_by(only_what_is_owed());
+    store.stall_sessions(&key);
+    for n in 1..10 {
+        landed(other.append(&key, tell(&n.to_string())).await);
+    }
+    let tail = other.head(&key).await.unwrap().tail;
+    retain_from(&store, &key, tail.seq - 2);
+    // The actor has to look at the log anew, and cannot.
+    store.faults_of(&key).next_read(ReadFault::Refused);
+    store.resume_sessions(&key);
+    assert!(matches!(in_time(reader.next()).await, Event::Reset { .. }));
+    assert_eq!(pod.metric("tailwater_activations_total"), 3.0, "one of them failed, and the next is of another actor");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_whose_stream_was_reaped_behind_a_stalled_session_is_told() {
     for begun_anew in [false, true] {
         let store = store();

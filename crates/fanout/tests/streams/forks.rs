@@ -369,6 +369,26 @@ async fn a_refused_fork_leaves_no_reference() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_owed_to_a_source_reaches_it_though_its_project_has_too_many_active_streams() {
+    let store = store();
+    let idle = Duration::from_secs(5);
+    let pod = Pod::with(&store, Config { idle, ..Config::default() });
+    let (s, f) = (key("source"), key("fork"));
+    source(&pod, &s, &["a"]).await;
+    pod.create(&f, fork(&s)).await.unwrap();
+    assert_eq!(references(&store, &s), 1);
+    while pod.metric("tailwater_active_streams") > 0.0 {
+        sleep(idle).await;
+    }
+    assert!(pod.head(&f).await.is_ok());
+    pod.allot_by(only_what_is_owed());
+    assert!(matches!(pod.head(&s).await, Err(OpError::OverFairShare)));
+    pod.delete(&f).await.unwrap();
+    rest().await;
+    assert_eq!(references(&store, &s), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_forks_created_at_once_one_is_created_and_one_reference_is_left() {
     let store = store();
     let pods = [Pod::new(&store), Pod::new(&store)];

@@ -5,7 +5,8 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use bytes::Bytes;
 use prometheus::Registry;
 use tailwater_fanout::{
-    Appended, Config, Create, Delivery, Event, Gateway, Metrics, NewVisibility, OpError, Post, Reader, Seed,
+    Allot, Appended, Config, Create, Delivery, Event, Gateway, Metrics, Need, NewVisibility, OpError, Post, Reader,
+    Seed,
 };
 use tailwater_protocol::{ContentType, Offset, Producer, ProducerId, ReadOffset, StreamSeq};
 use tailwater_testkit::{ScriptedUpstream, Settings};
@@ -30,6 +31,14 @@ impl Deref for Pod {
     fn deref(&self) -> &Gateway {
         &self.gateway
     }
+}
+
+/// As where every project has more than its share of active streams.
+pub(crate) fn only_what_is_owed() -> Allot {
+    Box::new(|_, _, need| match need {
+        Need::Request => None,
+        Need::Owed => Some(Box::new(())),
+    })
 }
 
 impl Pod {

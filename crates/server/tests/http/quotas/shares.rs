@@ -150,6 +150,9 @@ async fn where_memory_for_bodies_is_nearly_used_up_a_greedy_project_is_refused_a
     let (slow, ()) = join(send(&fixture, &greedy, "POST", PATH, slow), meanwhile).await;
     assert_eq!(slow.status, 204, "who was let in is served");
     assert_eq!(send(&fixture, &greedy, "POST", PATH, "a").await.status, 204, "it has less than its share");
+    // One body may be all that there is, in however many pieces: what it has itself is no reason to refuse it.
+    let pieces = Body::from_stream(stream::iter((0..10).map(move |_| chunk(1024))));
+    assert_eq!(send(&fixture, &greedy, "POST", PATH, pieces).await.status, 204);
 }
 
 #[tokio::test]

@@ -104,8 +104,14 @@ fn decode(body: &[u8]) -> Result<StreamState, WireError> {
         _ => return Err(WireError::Value),
     };
     r.finish()?;
-    let before_next = |life: &Incarnation| life.opened_at < next && life.closed.as_ref().is_none_or(|c| c.at < next);
-    if trimmed > next || matches!(&life, Life::Opened(life) if !before_next(life)) {
+    let ends = |tail: Option<u64>| tail.is_none_or(|tail| tail <= next);
+    let is_within = match &life {
+        Life::Native(native) => ends(native.tail),
+        Life::Opened(life) => {
+            life.opened_at < next && ends(life.tail) && life.closed.as_ref().is_none_or(|closed| closed.at < next)
+        }
+    };
+    if trimmed > next || !is_within {
         return Err(WireError::Value);
     }
     Ok(StreamState { next, clock_ms, token, trimmed, weight, checkpoint, life })
@@ -115,6 +121,9 @@ fn decode_life(r: &mut Reader<'_>) -> Result<Incarnation, WireError> {
     let open = codec::read_open(r)?;
     let (opened_at, birth) = (r.number()?, r.number()?);
     let chain = codec::read_chain(r)?;
+    if chain.last().is_some_and(|last| last.birth >= birth) {
+        return Err(WireError::Value);
+    }
     let tail = r.option(Reader::number)?;
     let closed = r.option(|r| Ok(Closed { at: r.number()?, by: r.option(codec::read_producer)? }))?;
     let gone = r.option(|r| match r.byte()? {

@@ -303,9 +303,18 @@ pub(crate) fn write_chain<'w>(w: &'w mut Writer, chain: &[Segment]) -> &'w mut W
 }
 
 pub(crate) fn read_chain(r: &mut Reader<'_>) -> Result<Vec<Segment>, WireError> {
-    r.list(MAX_FORK_DEPTH, |r| {
+    let chain = r.list(MAX_FORK_DEPTH, |r| {
         Ok(Segment { birth: r.number()?, source: r.option(read_name)?, from: r.number()?, to: r.number()? })
-    })
+    })?;
+    if is_chain(&chain) { Ok(chain) } else { Err(WireError::Value) }
+}
+
+/// Whether a birth names one stretch, and leaves a later one for what comes behind them all: offsets sort as what they name.
+fn is_chain(chain: &[Segment]) -> bool {
+    let has_later = |last: &Segment| last.birth < u64::MAX;
+    chain.is_sorted_by(|one, next| one.birth < next.birth)
+        && chain.last().is_none_or(has_later)
+        && chain.iter().all(|segment| segment.from <= segment.to)
 }
 
 #[cfg(test)]

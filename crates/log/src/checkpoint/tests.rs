@@ -18,7 +18,7 @@ fn longest_name(n: usize) -> StreamName {
 }
 
 fn longest_open() -> Open {
-    let segment = |n| Segment { birth: u64::MAX - 1, source: Some(longest_name(n)), from: u64::MAX, to: u64::MAX };
+    let segment = |n| Segment { birth: NOW + n as u64, source: Some(longest_name(n)), from: u64::MAX, to: u64::MAX };
     let fork = Fork {
         source: longest_name(0),
         incarnation: u64::MAX,
@@ -182,6 +182,14 @@ fn what_no_state_has_is_no_checkpoint() {
     assert_eq!(with_life(|_| ()), Ok(state.clone()));
     assert_eq!(with_life(|life| life.opened_at = u64::MAX), Err(WireError::Value));
     assert_eq!(with_life(|life| life.closed.as_mut().unwrap().at = 2), Err(WireError::Value));
+    assert_eq!(with_life(|life| life.tail = Some(3)), Err(WireError::Value));
+    fn inherits(life: &mut Incarnation, birth: u64) {
+        life.chain = vec![Segment { birth, source: None, from: 0, to: 1 }];
+    }
+    assert!(with_life(|life| inherits(life, life.birth - 1)).is_ok());
+    assert_eq!(with_life(|life| inherits(life, life.birth)), Err(WireError::Value), "its own offsets are later");
+    let native = StreamState { life: Life::Native(Native { tail: Some(3) }), ..state.clone() };
+    assert_eq!(StreamState::from_checkpoint(&native.to_checkpoint().1), Err(WireError::Value));
     assert_eq!(
         StreamState::from_checkpoint(&StreamState { trimmed: 3, ..state.clone() }.to_checkpoint().1),
         Err(WireError::Value)

@@ -205,6 +205,26 @@ fn fields_are_refused_by_what_is_wrong_with_them() {
     }
 }
 
+#[test]
+fn a_chain_in_which_a_birth_names_no_one_stretch_is_refused() {
+    let of = |segments: &[(u64, u64, u64)]| {
+        let segment = |&(birth, from, to): &(u64, u64, u64)| Segment { birth, source: None, from, to };
+        let mut w = Writer::default();
+        write_chain(&mut w, &segments.iter().map(segment).collect::<Vec<_>>());
+        read_chain(&mut Reader::new(&w.finish())).map(|chain| chain.len())
+    };
+    for (segments, expected) in [
+        (&[][..], Ok(0)),
+        (&[(0, 0, 0), (1, 7, 9), (u64::MAX - 1, 3, 3)], Ok(3)),
+        (&[(1, 0, 5), (1, 5, 9)], Err(WireError::Value)),
+        (&[(2, 0, 5), (1, 5, 9)], Err(WireError::Value)),
+        (&[(u64::MAX, 0, 5)], Err(WireError::Value)),
+        (&[(1, 6, 5)], Err(WireError::Value)),
+    ] {
+        assert_eq!(of(segments), expected, "{segments:?}");
+    }
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let stream_seq = vec(any::<u8>(), 0..40).prop_map(|bytes| StreamSeq::new(&bytes).unwrap());
     (option::of(producers()), option::of(stream_seq))
@@ -222,8 +242,13 @@ fn names() -> impl Strategy<Value = StreamName> {
 
 fn forks() -> impl Strategy<Value = Fork> {
     let segment = (any::<u64>(), option::of(names()), any::<u64>(), any::<u64>())
-        .prop_map(|(birth, source, from, to)| Segment { birth, source, from, to });
-    let chain = vec(segment, 0..5);
+        .prop_map(|(birth, source, one, other)| Segment { birth, source, from: one.min(other), to: one.max(other) });
+    let chain = vec(segment, 0..5).prop_map(|mut chain| {
+        chain.sort_by_key(|segment| segment.birth);
+        chain.dedup_by_key(|segment| segment.birth);
+        chain.retain(|segment| segment.birth < u64::MAX);
+        chain
+    });
     (names(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), chain).prop_map(
         |(source, incarnation, birth, seq, sub_offset, chain)| {
             let at = Offset { birth, seq };

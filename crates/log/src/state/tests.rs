@@ -202,7 +202,7 @@ fn a_native_stream_is_adopted_with_all_that_stands_before() {
 
 #[test]
 fn the_offsets_of_a_fork_sort_behind_what_it_inherits_whatever_the_clocks_say() {
-    for (source_birth, birth) in [(5, BORN + 1_000), (BORN + 1_000, BORN + 1_001), (u64::MAX, u64::MAX)] {
+    for (source_birth, birth) in [(5, BORN + 1_000), (BORN + 1_000, BORN + 1_001), (u64::MAX - 1, u64::MAX)] {
         let chain = vec![Segment { birth: source_birth, source: Some(name("source")), from: 2, to: 9 }];
         let at = Offset { birth: source_birth, seq: 9 };
         let fork = Fork { source: name("source"), incarnation: 1, at, sub_offset: 0, chain };

@@ -21,11 +21,13 @@ use crate::adapter::{Adapter, From, Mode};
 /// What `--help` says of the output.
 const OUTPUT: &str = "\
 Output: a line of progress each second on stderr, a table on stdout, and with --json everything as one JSON object:
-  command, settings, ok, failures_total, failures[]       what was run, and whether every check held
+  command, version, settings, ok, failures_total,
+    failures[]                                            what was run, and whether every check held
   connect {all_ms, latency}                               until all readers had an answer; for each connection
   refusals {status: count}, connect_errors                answers that were not a success; connections that failed
   listen_overflows                                        connections that found the listener's queue full (machine-wide)
-  rotations, cut                                          responses that the server ended properly; that broke off
+  rotations, cut, churned                                 responses that the server ended properly; that broke off;
+                                                          readers that left by --leave-rate
   appends {sent, acked, late, latency}                    late: sent more than 1 ms after it was due
   deliveries {total, measured, per_second, before_ack,
     publish_to_receive, ack_to_receive,                   from due time, and from the ack's arrival, to each reader

@@ -36,7 +36,7 @@ pub(crate) struct ServeSettings {
     /// The key of the certificate, PEM
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Whether everybody may do everything, or tokens of --projects are asked for [default: required with --projects, else
+    /// Whether everybody may do everything, or tokens are asked for [default: required with --projects, else
     /// open, which is for loopback alone unless it is said here]
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) auth: Option<AuthMode>,
@@ -44,7 +44,7 @@ pub(crate) struct ServeSettings {
     /// Without it, --auth required and --admin-token-file make do with projects that are made at run time
     #[arg(long, value_name = "FILE_OR_DIR")]
     pub(crate) projects: Option<PathBuf>,
-    /// How far the clock of whoever makes tokens may be off [default: 30s]
+    /// How far the clock of whoever makes tokens may be off, 10m at most [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) token_skew: Option<Span>,
     /// The file that holds the credential with which all projects can be administered; 32 characters at least
@@ -114,10 +114,10 @@ pub(crate) struct ServeSettings {
     /// For how long of that, at first, only readiness says so; a quarter of it at most [default: 1s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) drain_notice: Option<Span>,
-    /// The largest body of a request [default: 8MiB]
+    /// The largest body of a request, 64MiB at most [default: 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) max_body: Option<Size>,
-    /// The most connections at once [default: as many as the process may open files, less 512, and 100000 at most]
+    /// The most connections at once [default: as many as the process may open files, less 512 or half, and 100000 at most]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_connections: Option<Count>,
     /// The most requests at once over all connections, beside live responses of plain HTTP/1.1 [default: 100000]
@@ -136,7 +136,7 @@ pub(crate) struct ServeSettings {
     /// How long a response of Server-Sent Events is silent before it is sent a control event [default: 15s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) keep_alive: Option<Span>,
-    /// How long the head of a request may take, and a connection be idle [default: 10s]
+    /// How long the head of a request may take, and a connection of HTTP/1.1 be idle [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) header_timeout: Option<Span>,
     /// How long the body of a request may stand still [default: 30s]
@@ -145,7 +145,7 @@ pub(crate) struct ServeSettings {
     /// How long a reader may take nothing of what it is sent [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) write_timeout: Option<Span>,
-    /// How much the kernel may hold for a live reader that is slow to take it [default: 64KiB]
+    /// How much the kernel may hold for a live reader of plain HTTP/1.1 that is slow to take it [default: 64KiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) send_buffer: Option<Size>,
     /// How many threads write to live readers over plain HTTP/1.1; with 0 these take the way of all others [default: one
@@ -165,7 +165,8 @@ pub(crate) struct ServeSettings {
     /// How the log looks [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
-    /// What is logged, such as `info` or `warn,tailwater_server=debug` [default: info]
+    /// What is logged, such as `warn,tailwater_server=debug` [default: info, of the store's libraries
+    /// warn]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
@@ -195,7 +196,7 @@ pub(crate) struct StoreSettings {
     /// How the log looks [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub(crate) log_format: Option<LogFormat>,
-    /// What is logged, such as `info` or `warn,tailwater_s2=debug` [default: info]
+    /// What is logged, such as `warn,tailwater_s2=debug` [default: info, of the store's libraries warn]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }

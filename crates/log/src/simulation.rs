@@ -1,4 +1,4 @@
-//! For this crate's tests: an S2 log in memory, and pods that write to it by the rules of the design.
+//! For this crate's tests: an S2 log in memory, and pods that write to it by this crate's rules.
 //!
 //! What a pod does is decided on the state that it happens to have, which may be old; the log takes a batch only on the
 //! conditions that S2 would check. [`World`] keeps the truth beside it: the fold of all that was ever appended.

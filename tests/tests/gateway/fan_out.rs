@@ -1,5 +1,5 @@
-//! Upstream cost: read sessions are counted at the store, apart from the gateway's own gauge (design promise: upstream
-//! cost is in streams, never in readers).
+//! Upstream cost: read sessions are counted at the store, apart from the gateway's own gauge. It is in streams, never in
+//! readers.
 
 use std::time::Duration;
 

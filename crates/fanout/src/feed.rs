@@ -23,6 +23,9 @@ use crate::{batch::Batch, ring::Ring};
 #[derive(Debug)]
 pub struct Feed {
     shown: Mutex<Shown>,
+    /// Whom to ring up. Under a lock of its own: who is rung up looks at what is shown, on another thread and at once, and
+    /// to wait there for the one who rings would be two turns of a core for nothing.
+    listeners: Mutex<Vec<Arc<dyn Listener>>>,
     pulse: Pulse,
     pool: Arc<RingPool>,
     id: u64,
@@ -35,7 +38,6 @@ struct Shown {
     turn: u64,
     /// Whether the stream is closed behind what the ring holds.
     closed: bool,
-    listeners: Vec<Arc<dyn Listener>>,
     /// What the pool has on its books for this ring.
     booked: usize,
 }
@@ -118,8 +120,14 @@ impl Feed {
     /// The feed of a stream that nothing is known of yet, with a ring of at most this many bytes.
     pub fn new(pool: &Arc<RingPool>, ring_bytes: usize) -> Arc<Self> {
         let id = pool.ids.fetch_add(1, Ordering::Relaxed);
-        let shown = Shown { ring: Ring::new(0, ring_bytes), turn: 0, closed: false, listeners: Vec::new(), booked: 0 };
-        let feed = Arc::new(Self { shown: Mutex::new(shown), pulse: Pulse::default(), pool: Arc::clone(pool), id });
+        let shown = Shown { ring: Ring::new(0, ring_bytes), turn: 0, closed: false, booked: 0 };
+        let feed = Arc::new(Self {
+            shown: Mutex::new(shown),
+            listeners: Mutex::default(),
+            pulse: Pulse::default(),
+            pool: Arc::clone(pool),
+            id,
+        });
         pool.feeds().insert(id, Arc::downgrade(&feed));
         feed
     }
@@ -159,18 +167,15 @@ impl Feed {
 
     /// Tells all who listen.
     pub(crate) fn ring(&self) {
-        for listener in &self.shown().listeners {
+        for listener in self.listened().iter() {
             listener.ring();
         }
     }
 
     /// Makes every reader look anew where it stands.
     pub(crate) fn turn(&self) {
-        let mut shown = self.shown();
-        shown.turn += 1;
-        for listener in &shown.listeners {
-            listener.ring();
-        }
+        self.shown().turn += 1;
+        self.ring();
     }
 
     /// How often readers have been made to look anew.
@@ -202,23 +207,27 @@ impl Feed {
 
     /// Rings `listener` up from now on.
     pub(crate) fn listen(&self, listener: Arc<dyn Listener>) {
-        self.shown().listeners.push(listener);
+        self.listened().push(listener);
     }
 
     /// Rings `listener` up no longer.
     pub(crate) fn unlisten(&self, listener: &Arc<dyn Listener>) {
-        self.shown().listeners.retain(|other| !Arc::ptr_eq(other, listener));
+        self.listened().retain(|other| !Arc::ptr_eq(other, listener));
     }
 
     /// How many are rung up.
     #[cfg(test)]
     pub(crate) fn listeners(&self) -> usize {
-        self.shown().listeners.len()
+        self.listened().len()
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {
         // Nothing that runs under the lock can leave it half done.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listened(&self) -> MutexGuard<'_, Vec<Arc<dyn Listener>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings the pool's books in line with what the ring holds.
@@ -342,6 +351,29 @@ mod tests {
         assert!(matches!(feed.look(turn, 0), Found::Moved), "what the stream ends with is not in the ring yet");
         push(&feed, 0, 10, false);
         assert!(matches!(feed.look(turn, 0), Found::Moved));
+    }
+
+    /// What it could see of a feed each time that it was rung up.
+    #[derive(Debug)]
+    struct Onlooker(Arc<Feed>, Mutex<Vec<Option<u64>>>);
+
+    impl Listener for Onlooker {
+        fn ring(&self) {
+            let turn = self.0.shown.try_lock().ok().map(|shown| shown.turn);
+            self.1.lock().unwrap().push(turn);
+        }
+    }
+
+    #[test]
+    fn who_is_rung_up_finds_no_lock_in_the_way_of_what_it_is_to_look_at() {
+        let feed = Feed::new(&pool(1 << 20), 1000);
+        let onlooker = Arc::new(Onlooker(Arc::clone(&feed), Mutex::default()));
+        feed.listen(Arc::clone(&onlooker) as Arc<dyn Listener>);
+        feed.ring();
+        feed.turn();
+        assert_eq!(*onlooker.1.lock().unwrap(), [Some(0), Some(1)]);
+        // They hold each other.
+        feed.unlisten(&(onlooker as Arc<dyn Listener>));
     }
 
     #[test]

@@ -355,6 +355,10 @@ mod tests {
             let error = format!("{:#}", minted(&file, args).unwrap_err());
             assert!(error.contains(fault), "{error}");
         }
+        let reading = ["--project", "a", "--scope", "read"];
+        let token = minted(&file, &[&reading[..], &["--id", "a"]].concat()).unwrap();
+        let error = format!("{:#}", minted(&file, &[&reading[..], &["--id", &token]].concat()).unwrap_err());
+        assert!(error.contains("a token or a ticket itself") && !error.contains(&token), "{error}");
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let key = directory.path().join("key.pem");
         fs::write(&key, pair.serialize_pem()).unwrap();

@@ -71,7 +71,7 @@ pub use inspect::{Inspection, inspect};
 pub use jwks::{HostsError, Jwks, JwksCache, JwksError, JwksHosts, JwksUrl};
 pub use key::{Algorithm, Key, KeyError, KeyId, SigningKey};
 pub use keys::{Keys, KeysError};
-pub use mint::{MintError, NewToken, mint};
+pub use mint::{MintError, NewToken, is_credential, mint};
 pub use operator::{Operator, OperatorError};
 pub use origin::{OriginError, Origins, Sharing};
 pub use pattern::{Pattern, PatternError, Streams};

@@ -1,4 +1,4 @@
-//! Making tokens.
+//! Making tokens, and what may not be the name of one.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -8,7 +8,8 @@ use crate::{
     key::{Algorithm, SigningKey},
     pattern::{PatternError, Streams},
     scope::Scopes,
-    token::MAX_TOKEN,
+    ticket::check_form,
+    token::{MAX_TOKEN, Token},
 };
 
 /// What a new token says.
@@ -30,7 +31,7 @@ pub struct NewToken {
     pub audience: Option<String>,
     /// Whom it is from.
     pub issuer: Option<String>,
-    /// By which name it can be revoked.
+    /// By which name it can be revoked, which is no secret: [`is_credential`].
     pub id: Option<String>,
 }
 
@@ -40,6 +41,9 @@ pub enum MintError {
     /// A pattern would not be understood.
     #[error("a stream restriction is malformed: {0}")]
     Streams(#[from] PatternError),
+    /// Its id is a token or a ticket, which is not to be told; nothing of it is repeated.
+    #[error("the token's id is a token or a ticket itself, and an id is told and kept")]
+    Id,
     /// It would have expired already.
     #[error("the token would expire before it counts")]
     Expired,
@@ -82,6 +86,9 @@ struct Claims<'t> {
 /// # Errors
 /// [`MintError`], where it would be of no use.
 pub fn mint(key: &SigningKey, token: &NewToken) -> Result<String, MintError> {
+    if token.id.as_deref().is_some_and(is_credential) {
+        return Err(MintError::Id);
+    }
     if let Some(patterns) = &token.streams {
         Streams::only(patterns.iter().map(String::as_str))?;
     }
@@ -104,6 +111,13 @@ pub fn mint(key: &SigningKey, token: &NewToken) -> Result<String, MintError> {
     let signature = key.sign(signed.as_bytes()).ok_or(MintError::Key)?;
     let minted = format!("{signed}.{signature}");
     if minted.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(minted) }
+}
+
+/// Whether a text has the form of a token or of a ticket, be it one that counts or not. A name that is told, logged and
+/// kept, as a `jti` and the id of a ticket are, may have neither.
+#[must_use]
+pub fn is_credential(text: &str) -> bool {
+    Token::parse(text).is_ok() || check_form(text).is_ok()
 }
 
 fn encode(part: &impl Serialize) -> String {

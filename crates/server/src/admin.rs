@@ -407,7 +407,9 @@ fn minted(asked: &Asked<'_>, project: &Project, body: &[u8], now: u64) -> Result
     };
     let minted = mint(&key, &token).map_err(|error| match error {
         MintError::Key => Problem::key_cannot_sign(),
-        MintError::Streams(_) | MintError::Expired | MintError::TooLong => Problem::invalid_token_request(&error),
+        MintError::Streams(_) | MintError::Id | MintError::Expired | MintError::TooLong => {
+            Problem::invalid_token_request(&error)
+        }
     })?;
     // Such as one whose id is longer than one may be, or was revoked.
     let verified = project.verify(&minted, Moment { now, skew: 0 });

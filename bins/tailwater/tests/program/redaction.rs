@@ -147,6 +147,8 @@ impl Asking {
             format!(r#"{{"token":"{expired}"}}"#),
             format!(r#"{{"id":"{ticket}"}}"#),
             format!(r#"{{"id":"{expired}"}}"#),
+            format!(r#"{{"scope":["read"],"id":"{ticket}"}}"#),
+            format!(r#"{{"scope":["read"],"id":"{expired}"}}"#),
         ];
         for route in served.iter().filter(|route| route.starts_with("/v1/admin/") || *route == "/v1/ticket") {
             self.client = client(self.http2);

@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::PublicKeyData as _;
 use serde_json::{Value, json};
-use tailwater_auth::{Act, Algorithm, Jwks, Key, KeyId, NewToken, Scopes, SigningKey, TokenError, inspect, mint};
+use tailwater_auth::{
+    Act, Algorithm, Jwks, Key, KeyId, MintError, NewToken, Purpose, Scopes, SigningKey, TicketId, TicketSecrets,
+    TokenError, inspect, is_credential, mint, ticket::issue,
+};
 use tailwater_protocol::ProjectId;
 
 use crate::{
@@ -173,6 +176,26 @@ fn no_token_is_minted_that_would_be_refused() {
     ];
     for token in table {
         assert!(mint(&key, &token).is_err(), "{token:?}");
+    }
+}
+
+#[test]
+fn no_token_has_a_token_or_a_ticket_for_its_id() {
+    let chat = PROJECTS.get(&ProjectId::parse("chat").unwrap()).unwrap();
+    let key = chat.keys.first().and_then(Key::signing).unwrap();
+    let token = mint(&key, &new_token()).unwrap();
+    let grant = chat.verify(&token, moment(NOW)).unwrap();
+    let purpose =
+        Purpose { project: chat, stream: "room/1", origin: "https://app.example", secrets: &TicketSecrets::default() };
+    let ticket = issue(&purpose, &grant, NOW, TicketId([7; 9])).unwrap();
+    for secret in [&*token, ticket.reveal()] {
+        assert!(is_credential(secret));
+        let named = NewToken { id: Some(secret.to_owned()), ..new_token() };
+        assert_eq!(mint(&key, &named), Err(MintError::Id));
+    }
+    let id = TicketId([7; 9]).to_string();
+    for name in ["", "a", "a.b.c", &*id, &"0123456789abcdef".repeat(16), &token[1..], &"x".repeat(9000)] {
+        assert!(!is_credential(name), "{name}");
     }
 }
 

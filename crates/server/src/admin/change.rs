@@ -10,13 +10,12 @@ use serde_json::{Value, json};
 use tailwater_auth::{
     Algorithm, File, KeyId, Project, Rekeyed,
     document::projects_of,
+    is_credential,
     json::given,
     key::SecretText,
     register::{CLOCKS_AHEAD, MAX_DOCUMENT, PutError, Record, Register},
     rekey,
     rekey::NewKey,
-    ticket::check_form,
-    token::Token,
 };
 use tailwater_protocol::ProjectId;
 use tailwater_register::RegisterLog;
@@ -214,8 +213,8 @@ impl Asked<'_> {
             return Err(Problem::invalid_revocation(&ahead));
         }
         match (id, expires_at, before, token) {
-            // It is told and kept, which neither may be. No `jti` looks like either.
-            (Some(id), _, None, None) if Token::parse(&id).is_ok() || check_form(&id).is_ok() => {
+            // It is told and kept, which neither may be. No `jti` that a token is given here is either.
+            (Some(id), _, None, None) if is_credential(&id) => {
                 let fault = "`id` is a token or a ticket, and not what it is called: its `jti`, or its `id`";
                 Err(Problem::invalid_revocation(&fault))
             }

@@ -7,7 +7,10 @@ use tailwater_auth::{File, NewToken, Operator, Projects, Scopes, mint};
 use tailwater_protocol::ProjectId;
 use tailwater_server::{Auth, Config, Guard};
 
-use crate::fixture::{Answer, Fixture, NOW_MS};
+use crate::{
+    fixture::{Answer, Fixture, NOW_MS},
+    rights::{PAGE, ticket},
+};
 
 const NOW: u64 = NOW_MS / 1000;
 const CREDENTIAL: &str = "0123456789abcdef0123456789abcdef";
@@ -201,6 +204,20 @@ async fn what_would_be_no_token_is_refused_without_being_repeated() {
     }
     let large = send(&fixture, "POST", "/v1/admin/projects/chat/tokens", CREDENTIAL, &"x".repeat(1 << 20)).await;
     assert_eq!(large.code(), "body_too_large");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_is_called_by_a_token_or_a_ticket_which_would_be_told_and_kept() {
+    let fixture = guarded();
+    let (token, ticket) = (token("chat", "read write manage"), ticket("chat", "s", PAGE, 0));
+    for secret in [&token, &ticket] {
+        for who in [CREDENTIAL, &token] {
+            let answer = ask(&fixture, who, &json!({ "scope": ["read"], "id": secret })).await;
+            assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_token_request"), "{secret}");
+            let told = answer.json().to_string();
+            assert!(told.contains("a token or a ticket itself") && !told.contains(secret.as_str()), "{told}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

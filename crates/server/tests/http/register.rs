@@ -1,5 +1,6 @@
 //! What is changed at run time: projects, keys, revocations; and the log of who has asked for what.
 
+mod audit;
 mod tickets;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use tailwater_auth::{
     File, NewToken, Operator, Project, Projects, Scopes, document::projects_of, mint, register::Record,
 };
-use tailwater_log::NewRecord;
+use tailwater_log::{NewRecord, Visibility};
 use tailwater_protocol::ProjectId;
 use tailwater_register::RegisterLog;
 use tailwater_server::{Config, Guard};
@@ -62,12 +63,15 @@ pub(crate) fn filed(scopes: &str, id: &str) -> String {
 
 /// A gateway with a register, and `filed` for a project of a file.
 pub(crate) fn gateway(upstream: &ScriptedUpstream, config: Config) -> Fixture {
-    let bytes = document("filed", "of filed");
-    let projects = Projects::parse([File { name: "projects.toml", bytes: bytes.as_bytes() }]).unwrap();
+    gateway_of(upstream, &document("filed", "of filed"), config, Visibility::Private)
+}
+
+/// The same with this file, where streams of which nobody says so are as visible as this.
+fn gateway_of(upstream: &ScriptedUpstream, filed: &str, config: Config, undeclared_visibility: Visibility) -> Fixture {
+    let projects = Projects::parse([File { name: "projects.toml", bytes: filed.as_bytes() }]).unwrap();
     let guard = Guard::fixed(projects, Duration::ZERO);
     let config = Config { operator: Some(Operator::new(CREDENTIAL).unwrap()), ..config };
-    let fanout =
-        tailwater_fanout::Config { undeclared_visibility: tailwater_log::Visibility::Private, ..Default::default() };
+    let fanout = tailwater_fanout::Config { undeclared_visibility, ..Default::default() };
     Fixture::beside_register(upstream.clone(), guard, config, fanout)
 }
 

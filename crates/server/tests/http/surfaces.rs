@@ -14,7 +14,7 @@ use crate::{
     wire::{ask, counted, from, read_to_end, read_until, request},
 };
 
-const OPERATOR: &str = "the-credential-of-who-runs-all-this";
+pub(crate) const OPERATOR: &str = "the-credential-of-who-runs-all-this";
 const PROJECT: &str = "
 [[project]]
 id = 'chat'
@@ -48,14 +48,14 @@ const TABLE: [Row; 15] = [
 
 const SURFACES: [Surface; 3] = [Surface::All, Surface::Streams, Surface::Operations];
 
-fn guarded(config: Config) -> Config {
+pub(crate) fn guarded(config: Config) -> Config {
     let projects = Projects::parse([File { name: "projects.toml", bytes: PROJECT.as_bytes() }]).unwrap();
     let auth = Auth::Required(Guard::fixed(projects, Duration::from_secs(30)));
     Config { auth, operator: Some(Operator::new(OPERATOR).unwrap()), ..config }
 }
 
 /// A gateway whose clients and operations are apart.
-async fn apart(config: Config) -> (Fixture, Server, [std::net::SocketAddr; 2]) {
+pub(crate) async fn apart(config: Config) -> (Fixture, Server, [std::net::SocketAddr; 2]) {
     let fixture = Fixture::with(Config { surface: Surface::Streams, ..config }, Default::default());
     let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (public, operations) = (listen().await, listen().await);

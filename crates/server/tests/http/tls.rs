@@ -24,6 +24,7 @@ use tokio_rustls::{
 
 use crate::{
     fixture::Fixture,
+    surfaces::{OPERATOR, apart, guarded},
     wire::{LIMIT, counted, read_to_end, request, serve},
 };
 
@@ -33,16 +34,21 @@ struct Client {
 }
 
 fn fixture(config: Config) -> (Fixture, Client) {
+    let (tls, client) = pair();
+    (Fixture::with(Config { tls: Some(tls), ..config }, Default::default()), client)
+}
+
+/// What a gateway shows, and a client that trusts it.
+fn pair() -> (Tls, Client) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let directory = tempdir().unwrap();
     let [certificate, key] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = Some(Tls::load(&certificate, &key).unwrap());
+    let tls = Tls::load(&certificate, &key).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let client = Client::of(roots, &[&version::TLS13, &version::TLS12]);
-    (Fixture::with(Config { tls, ..config }, Default::default()), client)
+    (tls, Client::of(roots, &[&version::TLS13, &version::TLS12]))
 }
 
 impl Client {
@@ -126,4 +132,21 @@ async fn a_refusal_is_encrypted_too() {
     let mut stream = client.connect(address, &["http/1.1"]).await;
     let answer = exchange(&mut stream, "GET /health HTTP/1.1\r\nhost: h").await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too_many_connections"), "{answer}");
+}
+
+#[tokio::test]
+async fn operations_are_asked_over_tls_too_and_in_no_other_way() {
+    let (tls, client) = pair();
+    let (fixture, _server, [_, operations]) = apart(guarded(Config { tls: Some(tls), ..Config::default() })).await;
+    let heads = ["GET /metrics HTTP/1.1\r\nhost: h", "GET /v1/admin/projects/chat HTTP/1.1\r\nhost: h"];
+    let heads = heads.map(|head| format!("{head}\r\nauthorization: Bearer {OPERATOR}"));
+    for (head, part) in heads.iter().zip(["\ntailwater_operations_connections 1\n", "\"id\":\"chat\""]) {
+        let mut stream = client.connect(operations, &["http/1.1"]).await;
+        let answer = exchange(&mut stream, head).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(part), "{answer}");
+        let plain = read_to_end(&mut request(operations, head).await).await;
+        assert!(!plain.contains("HTTP") && !plain.contains(part), "an alert at most: {plain}");
+        counted(&fixture, "tailwater_operations_connections 0").await;
+    }
+    assert_eq!(client.connect(operations, &["h2", "http/1.1"]).await.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
 }

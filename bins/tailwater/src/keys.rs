@@ -23,7 +23,10 @@ use tailwater_protocol::ProjectId;
 use tailwater_server::guard;
 use zeroize::Zeroizing;
 
-use crate::trust::{named, print, random_secret, read};
+use crate::{
+    secret,
+    trust::{named, print, random_secret, read},
+};
 
 /// Who may read a file of secrets while it is written.
 const OWNER_ALONE: u32 = 0o600;
@@ -98,8 +101,7 @@ impl Add {
         let key = match &self.public_key {
             None => NewKey::Secret(random_secret()),
             Some(file) => {
-                let pem = fs::read_to_string(file).map(Zeroizing::new);
-                let pem = pem.with_context(|| format!("{} cannot be read", file.display()))?;
+                let pem = secret::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
                 NewKey::public(&pem).with_context(|| format!("{} holds no public key that is taken", file.display()))?
             }
         };
@@ -120,8 +122,8 @@ impl OfProject {
         let id = ProjectId::parse(&self.project)?;
         let mut files = Vec::new();
         for path in guard::files(&self.place)? {
-            let text = fs::read_to_string(&path).map(Zeroizing::new);
-            files.push((text.with_context(|| format!("{} cannot be read", path.display()))?, path));
+            let text = secret::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+            files.push((text, path));
         }
         let Some(at) = files.iter().position(|(text, _)| holds(text, &id)) else {
             bail!("there is no project `{id}` whose keys are written as [[project.key]]");

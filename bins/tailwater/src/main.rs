@@ -9,6 +9,7 @@
 //! - [`memory`]: how much memory the process may have.
 //! - [`config`]: settings to what is in force.
 //! - [`descriptors`]: how many files may be open.
+//! - [`secret`]: files that hold secrets.
 //! - [`store`]: opening the store.
 //! - [`serve`]: running until told to stop.
 //! - [`trust`]: making and looking at projects and tokens.
@@ -23,6 +24,7 @@ mod keys;
 mod lines;
 mod log;
 mod memory;
+mod secret;
 mod serve;
 mod settings;
 mod store;

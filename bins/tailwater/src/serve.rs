@@ -1,7 +1,6 @@
 //! Runs a gateway, or a store alone, until it is told to stop.
 
 use std::{
-    fs,
     io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -23,12 +22,11 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use zeroize::Zeroizing;
 
 use crate::{
     config::{Serve, StoreAlone, Trust},
     descriptors::Descriptors,
-    store,
+    secret, store,
 };
 
 /// How long what is under way in streams may take to settle, once nobody can ask any more.
@@ -176,8 +174,8 @@ fn operator(file: &Path) -> anyhow::Result<Operator> {
 
 /// What signs tickets where projects cannot: the lines of a file, of which the first signs and all verify.
 fn ticket_secrets(file: &Path) -> anyhow::Result<TicketSecrets> {
-    let text = fs::read_to_string(file).map(Zeroizing::new);
-    let text = text.with_context(|| format!("the secrets for tickets in {} cannot be read", file.display()))?;
+    let unread = || format!("the secrets for tickets in {} cannot be read", file.display());
+    let text = secret::read(file).with_context(unread)?;
     let secrets: Vec<&[u8]> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::as_bytes).collect();
     if !(1..=MAX_TICKET_SECRETS).contains(&secrets.len()) {
         bail!("{} must have one to {MAX_TICKET_SECRETS} secrets for tickets, one a line", file.display());
@@ -322,6 +320,8 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! Opens the store, be it inside this process or elsewhere.
 
-use std::{fs, future::pending, net::SocketAddr, path::Path, sync::Arc};
+use std::{future::pending, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use tailwater_s2::{
@@ -8,9 +8,11 @@ use tailwater_s2::{
     StoreEnd,
 };
 use tailwater_upstream::Upstream;
-use zeroize::Zeroizing;
 
-use crate::config::{Data, Store};
+use crate::{
+    config::{Data, Store},
+    secret,
+};
 
 /// An open store.
 pub(crate) struct Opened {
@@ -90,9 +92,7 @@ pub(crate) fn lost(end: StoreEnd) -> anyhow::Error {
 
 /// What a file holds, without white space around it.
 pub(crate) fn read_token(file: &Path) -> anyhow::Result<Secret> {
-    let text = fs::read_to_string(file)
-        .map(Zeroizing::new)
-        .with_context(|| format!("the token file {} cannot be read", file.display()))?;
+    let text = secret::read(file).with_context(|| format!("the token file {} cannot be read", file.display()))?;
     match text.trim() {
         "" => bail!("the token file {} is empty", file.display()),
         token => Ok(Secret::from(token)),
@@ -101,6 +101,8 @@ pub(crate) fn read_token(file: &Path) -> anyhow::Result<Secret> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -17,7 +16,7 @@ use tailwater_protocol::ProjectId;
 use tailwater_server::guard;
 use zeroize::Zeroizing;
 
-use crate::{keys::KeyCommand, settings::Span};
+use crate::{keys::KeyCommand, secret, settings::Span};
 
 /// Make projects and look at them
 #[derive(Debug, Subcommand)]
@@ -164,8 +163,7 @@ impl Mint {
         let key = match &self.key {
             Some(file) => {
                 let id = self.key_id.as_deref().map(KeyId::parse).transpose()?;
-                let pem = fs::read_to_string(file).map(Zeroizing::new);
-                let pem = pem.with_context(|| format!("{} cannot be read", file.display()))?;
+                let pem = secret::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
                 SigningKey::private(id, &pem).with_context(|| file.display().to_string())?
             }
             None => project
@@ -271,6 +269,8 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser;
     use tempfile::{TempDir, tempdir};
 

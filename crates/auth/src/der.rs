@@ -45,6 +45,9 @@ pub(crate) struct PrivateKey {
     pub(crate) bytes: Zeroizing<Vec<u8>>,
 }
 
+/// Its bytes wipe themselves.
+const _: fn(&PrivateKey) -> &Zeroizing<Vec<u8>> = |key| &key.bytes;
+
 /// Reads elements, one behind the other.
 struct Elements<'d>(&'d [u8]);
 

@@ -27,7 +27,6 @@ const _: () = {
     const fn is_wiped<T: ZeroizeOnDrop>() {}
     is_wiped::<DecodingKey>();
     is_wiped::<EncodingKey>();
-    is_wiped::<Zeroizing<String>>();
 };
 
 /// How tokens are signed (RFC 7518, section 3.1; RFC 8037).
@@ -327,6 +326,9 @@ impl SigningKey {
 /// A secret's text; erased when it goes, and never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(pub(crate) Zeroizing<String>);
+
+/// It is made of what wipes itself, and of nothing else.
+const _: fn(Zeroizing<String>) -> SecretText = SecretText;
 
 impl SecretText {
     /// The text, for whoever needs to read it.

@@ -38,6 +38,9 @@ pub enum NewKey {
     Public(Algorithm, String),
 }
 
+/// A secret is made of what wipes itself, and of nothing else.
+const _: fn(Zeroizing<String>) -> NewKey = NewKey::Secret;
+
 /// Why keys are not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RekeyError {

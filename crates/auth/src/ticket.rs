@@ -61,6 +61,9 @@ const SIGNATURE: usize = 43;
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketText(Zeroizing<String>);
 
+/// It is made of what wipes itself, and of nothing else.
+const _: fn(Zeroizing<String>) -> TicketText = TicketText;
+
 /// A ticket's own name, by which it is revoked: drawn at random by whoever issues it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TicketId(pub [u8; 9]);
@@ -68,6 +71,9 @@ pub struct TicketId(pub [u8; 9]);
 /// Secrets of the gateway, for projects whose keys do not sign: the first signs, all verify.
 #[derive(Clone, Default)]
 pub struct TicketSecrets(Vec<Zeroizing<[u8; 32]>>);
+
+/// They are made of what wipes itself, and of nothing else.
+const _: fn(Vec<Zeroizing<[u8; 32]>>) -> TicketSecrets = TicketSecrets;
 
 /// What a ticket is for.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
+/// It is made of what wipes itself, and of nothing else.
+const _: fn(Zeroizing<String>) -> Secret = Secret;
+
 impl Secret {
     /// The secret, for the place that sends or compares it.
     #[must_use]

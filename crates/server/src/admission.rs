@@ -368,6 +368,17 @@ mod tests {
     }
 
     #[test]
+    fn operations_have_their_own_requests_however_few_clients_may_have() {
+        let config = Config { max_requests: 1, ..Config::default() };
+        let admission = Admission::of_operations(&config, &IntGauge::new("open", "open").unwrap());
+        let served: Vec<_> = std::iter::from_fn(|| admission.serve().ok()).collect();
+        assert_eq!(served.len(), MAX_OPERATIONS_REQUESTS);
+        assert_eq!(admission.serve().unwrap_err(), Limit::Requests);
+        drop(served);
+        assert!(admission.serve().is_ok());
+    }
+
+    #[test]
     fn connections_that_came_together_may_last_about_as_long_and_not_exactly() {
         let admission = |max_connection_age| {
             let config = Config { max_connection_age, ..Config::default() };

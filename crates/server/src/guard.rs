@@ -318,11 +318,17 @@ impl fmt::Debug for Guard {
 pub fn read(place: &Path) -> Result<Projects, GuardError> {
     let mut contents = Vec::new();
     for path in files(place)? {
-        // Secrets stand there, and what was read is not needed once it is understood.
-        let bytes = fs::read(&path).map(Zeroizing::new).map_err(|source| unreadable(&path, source))?;
-        contents.push((path.display().to_string(), bytes));
+        contents.push((path.display().to_string(), read_file(&path)?));
     }
     Ok(Projects::parse(contents.iter().map(|(name, bytes)| File { name, bytes }))?)
+}
+
+/// What was read wipes itself.
+const _: fn(&Path) -> Result<Zeroizing<Vec<u8>>, GuardError> = read_file;
+
+/// Secrets stand there, and what was read is not needed once it is understood.
+fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, GuardError> {
+    fs::read(path).map(Zeroizing::new).map_err(|source| unreadable(path, source))
 }
 
 /// The file itself, or what counts of a directory, by name. What is hidden does not count: that is how mounted secrets

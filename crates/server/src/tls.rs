@@ -229,6 +229,9 @@ impl fmt::Debug for Pair {
     }
 }
 
+/// What was read wipes itself.
+const _: fn(&Path) -> Result<Zeroizing<Vec<u8>>, TlsError> = read;
+
 /// One of the files holds a key.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     fs::read(path).map(Zeroizing::new).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })

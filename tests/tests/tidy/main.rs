@@ -5,7 +5,7 @@
 //! - [`manifests`]: what every `Cargo.toml` inherits, and dependencies that nobody uses.
 //! - [`sources`]: long files, module names, and what the pure crates must not reach for.
 //! - [`metrics`]: the list of metrics in the documentation.
-//! - [`supply`]: licences, sources and bans of what comes from others.
+//! - [`supply`]: licences, sources, bans and open versions of what comes from others.
 //! - [`words`]: what no file of the repository may contain, and lockfiles that name no host.
 //!
 //! A rule is a pure function that returns one text for each breach. Beside each stands a test that it can fail.
@@ -203,13 +203,36 @@ fn lockfiles_name_no_host() {
     holds(&words::lockfile_hosts(&repository().1));
 }
 
-#[test]
-fn what_comes_from_others_is_allowed() {
+/// The manifest of the workspace, and the text of `deny.toml`.
+fn supplied() -> (PathBuf, String) {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let text = fs::read_to_string(manifest.with_file_name("deny.toml")).expect("deny.toml can be read");
+    (manifest, text)
+}
+
+#[test]
+fn what_comes_from_others_is_allowed() {
+    let (manifest, text) = supplied();
     let others = supply::foreign(&manifest, &supply::Rules::platforms(&text));
     assert!(others.len() > 100, "there are some: {}", others.len());
     holds(&supply::unwanted(&others, &supply::Rules::read(&text)));
+}
+
+#[test]
+fn no_manifest_declares_what_may_not_come_in_or_leaves_its_version_open() {
+    let (manifest, text) = supplied();
+    let declared = supply::declared(&manifest);
+    assert!(declared.len() > 100, "there are some: {}", declared.len());
+    holds(&supply::careless(&declared, &supply::Rules::read(&text)));
+}
+
+#[test]
+fn what_fuzzing_alone_takes_in_is_allowed_and_has_one_version() {
+    let (manifest, text) = supplied();
+    let declared = supply::declared(&manifest.with_file_name("fuzz/libfuzzer/Cargo.toml"));
+    assert!(!declared.is_empty(), "libFuzzer at least");
+    holds(&supply::careless(&declared, &supply::Rules::read(&text)));
+    holds(&supply::inexact(&declared));
 }
 
 #[test]

@@ -1,5 +1,8 @@
-//! What comes from others: licences, sources, and what is banned, as `deny.toml` has them. `cargo deny` looks deeper and
-//! needs to be installed; this holds wherever the tests run.
+//! What comes from others: licences, sources, open versions, and what is banned, as `deny.toml` has them. `cargo deny` looks
+//! deeper and needs to be installed; this holds wherever the tests run.
+//!
+//! The program that fuzzes is a workspace of its own without a lock that is committed, so without a network there is only
+//! what its manifest declares. Nobody is given that program, and what it alone takes in may have other licences.
 
 use std::path::Path;
 
@@ -13,6 +16,18 @@ pub(crate) struct Foreign {
     version: String,
     /// In the language of SPDX.
     license: Option<String>,
+    /// Where it comes from.
+    source: String,
+}
+
+/// A package of somebody else's, as a manifest declares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Declared {
+    /// The package whose manifest it is.
+    by: String,
+    name: String,
+    /// Which versions are taken.
+    required: String,
     /// Where it comes from.
     source: String,
 }
@@ -66,6 +81,48 @@ pub(crate) fn foreign(manifest: &Path, platforms: &[String]) -> Vec<Foreign> {
         })
     });
     others.collect()
+}
+
+/// All packages of others that a manifest, or those of its workspace, declare.
+pub(crate) fn declared(manifest: &Path) -> Vec<Declared> {
+    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("the manifests can be read");
+    let mut found = Vec::new();
+    for package in metadata.packages {
+        for dependency in package.dependencies {
+            // What stands in this repository has a path, and no version.
+            let Some(source) = dependency.source else { continue };
+            found.push(Declared {
+                by: package.name.to_string(),
+                name: dependency.name,
+                required: dependency.req.to_string(),
+                source: source.repr,
+            });
+        }
+    }
+    found
+}
+
+/// What is declared of packages that may not come in, or in versions that nobody has seen yet.
+pub(crate) fn careless(declared: &[Declared], rules: &Rules) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for Declared { by, name, required, source } in declared {
+        if rules.banned.contains(name) {
+            breaches.push(format!("{by}: {name} is banned"));
+        }
+        if !rules.registries.contains(source) {
+            breaches.push(format!("{by}: {name} comes from {source}"));
+        }
+        if required.contains('*') || required.contains('>') && !required.contains('<') {
+            breaches.push(format!("{by}: {name} may have any version from {required} on"));
+        }
+    }
+    breaches
+}
+
+/// What is not declared in exactly one version, where no lock says which it is.
+pub(crate) fn inexact(declared: &[Declared]) -> Vec<String> {
+    let open = declared.iter().filter(|declared| !declared.required.starts_with('='));
+    open.map(|Declared { by, name, required, .. }| format!("{by}: {name} may have a version {required}")).collect()
 }
 
 /// Packages that may not come in.
@@ -139,6 +196,35 @@ mod tests {
     fn package(name: &str, license: &str) -> Foreign {
         let source = "registry+https://a.example/index".to_owned();
         Foreign { name: name.to_owned(), version: "1.0.0".to_owned(), license: Some(license.to_owned()), source }
+    }
+
+    fn declaration(required: &str) -> Declared {
+        let source = "registry+https://a.example/index".to_owned();
+        Declared { by: "tailwater-x".to_owned(), name: "a".to_owned(), required: required.to_owned(), source }
+    }
+
+    #[test]
+    fn a_version_that_has_no_end_is_found() {
+        for required in ["^1.2.3", "=1.2.3", "~1.2", "<2", ">=1, <3"] {
+            assert_eq!(careless(&[declaration(required)], &rules()), [""; 0], "{required}");
+        }
+        for required in ["*", "1.*", ">1", ">=1.2"] {
+            assert_eq!(careless(&[declaration(required)], &rules()).len(), 1, "{required}");
+        }
+    }
+
+    #[test]
+    fn what_is_declared_and_may_not_come_in_is_found() {
+        let banned = Declared { name: "bad".to_owned(), ..declaration("^1") };
+        assert_eq!(careless(&[banned], &rules()), ["tailwater-x: bad is banned"]);
+        let elsewhere = Declared { source: "git+https://b.example/".to_owned(), ..declaration("^1") };
+        assert_eq!(careless(&[elsewhere], &rules()), ["tailwater-x: a comes from git+https://b.example/"]);
+    }
+
+    #[test]
+    fn what_is_not_declared_exactly_is_found() {
+        assert_eq!(inexact(&[declaration("=1.2.3")]), [""; 0]);
+        assert_eq!(inexact(&[declaration("^1.2.3"), declaration("*")]).len(), 2);
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Gateway {
         fs::write(directory.path().join("token"), token).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_tailwater"))
             .args(["serve", "--listen", "127.0.0.1:0", "--s2", "cloud", "--s2-token-file", "token", "--basin", basin])
+            .args(["--log", "trace"])
             .current_dir(directory.path())
             .env_clear()
             .envs([("S2_ACCOUNT_ENDPOINT", front.account()), ("S2_BASIN_ENDPOINT", front.basin())])

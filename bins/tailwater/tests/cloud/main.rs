@@ -37,6 +37,7 @@ async fn streams_are_written_read_and_followed_through_the_sub_domain_of_their_b
         assert_eq!(request.host, authority(&request.name, front.port), "{request:?}");
         assert_eq!(request.authorization.as_deref(), Some("Bearer the-token-of-the-account"), "{request:?}");
     }
+    assert!(gateway.log().contains("TRACE") && !gateway.log().contains(TOKEN), "the token is for the store alone");
 }
 
 #[tokio::test]

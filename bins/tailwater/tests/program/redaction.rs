@@ -1,11 +1,13 @@
 //! Whatever is sent to show who asks, nothing of it is told: not in the log at any level, in no answer but the one that gives
-//! it to whoever has asked for it, and in no metric.
+//! it to whoever has asked for it, and in no metric. The same holds for what the gateway has in files: what it shows its
+//! store, and what signs tickets.
 
 use std::{
     collections::{BTreeSet, HashSet},
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
 };
 
 use bytes::Bytes;
@@ -19,13 +21,17 @@ use tailwater_server::{Surface, paths, paths_of};
 use tempfile::tempdir;
 
 use crate::{
-    http::PATIENCE,
+    http::{PATIENCE, send},
     process::{Program, command, eventually},
     trust::{minted, project, replace},
 };
 
 const PAGE: &str = "https://app.example";
 const OPERATOR: &str = "the-credential-of-an-operator-42-characters";
+/// What a store is opened with, and what it is not.
+const STORE_TOKENS: [&str; 2] = ["opens-the-store-4711", "does-not-open-any-store"];
+/// One signs tickets, the other did.
+const TICKET_SECRETS: [&str; 2] = ["signs-tickets-and-has-32-characters", "has-signed-tickets-before-the-other"];
 /// A part of a secret that is as long as this would be no accident.
 const PIECE: usize = 12;
 
@@ -271,6 +277,67 @@ async fn no_piece_of_a_token_a_ticket_or_a_cookie_is_told_at_any_level_by_any_ro
     let secret = secret.split('"').find(|text| text.len() == 64).unwrap();
     assert!(telling(&told, &[secret]).is_empty());
     for shown in ["tailwater_http_requests_total", "ticket_refused", "two_credentials", "issued a ticket", "TRACE"] {
+        assert!(told.contains(shown), "{shown}");
+    }
+}
+
+/// A project that verifies and cannot sign, so that the gateway's own secret signs its tickets; a token of it.
+fn verifying(directory: &Path) -> String {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let key = format!("id = \"1\"\nalgorithm = \"EdDSA\"\npublic-key = \"\"\"\n{}\"\"\"\n", pair.public_key_pem());
+    replace(directory, &format!("[[project]]\nid = \"chat\"\norigins = [\"{PAGE}\"]\n[[project.key]]\n{key}"));
+    fs::write(directory.join("key.pem"), pair.serialize_pem()).unwrap();
+    minted(directory, &["--scope", "read", "--scope", "write", "--key", "key.pem", "--key-id", "1"])
+}
+
+#[test]
+fn no_piece_of_what_opens_the_store_or_signs_tickets_is_told_at_any_level() {
+    let directory = tempdir().unwrap();
+    let directory = directory.path();
+    for (name, text) in
+        [("opens", STORE_TOKENS[0]), ("opens-not", STORE_TOKENS[1]), ("signs", &TICKET_SECRETS.join("\n"))]
+    {
+        fs::write(directory.join(name), text).unwrap();
+    }
+    let bearer = verifying(directory);
+    let start = |args: &[&str]| Program::start(command(directory, [args, &["--log", "trace"]].concat()));
+    let store = start(&["store", "--listen", "127.0.0.1:0", "--data-dir", "data", "--token-file", "opens"]);
+    let endpoint = format!("http://{}", store.addr);
+    let gateway = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--s2-endpoint", &endpoint];
+    let with = |further: &[&str]| start(&[&gateway, further].concat());
+    let trusted = with(&["--s2-token-file", "opens", "--projects", "projects.toml", "--ticket-secret-file", "signs"]);
+    let refused = with(&["--s2-token-file", "opens-not"]);
+
+    let mut told = String::new();
+    let mut ask = |program: &Program, status: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
+        let answer = send(program.addr, method, path, headers, body).unwrap().expect(status);
+        told += &format!("{answer:?}\n");
+        answer
+    };
+    let (plain, authorized, page) = (("content-type", "text/plain"), ("authorization", &*bearer), ("origin", PAGE));
+    let write = || trusted.streams().send("PUT", "chat/s", &[plain, authorized], "a").status;
+    eventually("a stream", || write() == 201);
+    let wanted = format!(r#"{{"stream":"chat/s","origin":"{PAGE}"}}"#);
+    let issued = ask(&trusted, 201, "POST", "/v1/ticket", &[authorized], &wanted);
+    let issued: serde_json::Value = serde_json::from_str(&issued.body).unwrap();
+    let read = format!("/v1/stream/chat/s?ticket={}", issued["ticket"].as_str().unwrap());
+    ask(&trusted, 200, "GET", &read, &[page], "");
+    ask(&trusted, 401, "GET", &format!("{read}x"), &[page], "");
+    ask(&refused, 502, "PUT", "/v1/stream/s", &[plain], "a");
+    ask(&refused, 503, "GET", "/readyz", &[], "");
+    let mut logged = store.stderr();
+    store.kill();
+    ask(&trusted, 503, "POST", "/v1/stream/chat/s", &[plain, authorized], "b");
+    for program in [trusted, refused] {
+        let operations = program.line().unwrap().replace("operations on http://", "").parse().unwrap();
+        logged += &send(operations, "GET", "/metrics", &[], "").unwrap().expect(200).body;
+        logged += &program.stderr();
+    }
+    told += &logged;
+
+    let secrets = [STORE_TOKENS, TICKET_SECRETS].concat();
+    assert_eq!(telling(&told, &secrets), [""; 0]);
+    for shown in ["tailwater_http_requests_total", "store_refused", "ticket_refused", "issued a ticket", "TRACE"] {
         assert!(told.contains(shown), "{shown}");
     }
 }

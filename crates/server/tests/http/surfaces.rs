@@ -158,6 +158,28 @@ async fn a_gateway_that_is_full_can_still_be_looked_at() {
 }
 
 #[tokio::test]
+async fn requests_of_clients_that_wait_take_no_place_from_those_about_operations() {
+    let (fixture, _server, [public, operations]) =
+        apart(guarded(Config { max_requests: 1, ..Config::default() })).await;
+    let bearer = format!("authorization: Bearer {OPERATOR}");
+    // A body that does not come, at each listener. The first is all that clients may have at once.
+    let waiting = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: h\r\n{bearer}\r\ncontent-length: 9");
+    let _write = request(public, &waiting("/v1/stream/chat/s")).await;
+    counted(&fixture, "tailwater_http_requests_in_flight 1").await;
+    let read = "GET /v1/stream/chat/s HTTP/1.1\r\nhost: h\r\nconnection: close";
+    let refused = read_to_end(&mut request(public, read).await).await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("\"code\":\"over_capacity\""), "{refused}");
+    let _token = request(operations, &waiting("/v1/admin/projects/chat/tokens")).await;
+    counted(&fixture, "tailwater_http_requests_in_flight 2").await;
+    for path in ["/metrics", "/readyz", "/v1/admin/projects"] {
+        let mut stream = TcpStream::connect(operations).await.unwrap();
+        let answer = ask(&mut stream, &format!("HEAD {path} HTTP/1.1\r\nhost: h\r\n{bearer}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    }
+    assert!(fixture.metric("tailwater_http_requests_in_flight 2"), "both wait still");
+}
+
+#[tokio::test]
 async fn the_listener_for_operations_has_a_limit_of_its_own() {
     let (fixture, _server, [public, operations]) = apart(Config::default()).await;
     let mut held = Vec::new();

@@ -16,7 +16,12 @@ pub(crate) fn client_address(data: &[u8]) {
     let lines: Vec<_> =
         data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
     let client = client_of(&lines);
-    // What a client puts before what its proxy appends changes nothing, in a line of its own or in the same.
+    // What a client puts before what its proxy appends changes nothing, in a line of its own or in the same, whatever bytes.
+    let sent: Vec<u8> = data.iter().copied().filter(|byte| *byte != b'\n').collect();
+    let appended = [&sent[..], b", 198.51.100.1, 10.0.0.1"].concat();
+    if let Ok(appended) = HeaderValue::from_bytes(&appended) {
+        assert_eq!(client_of(&[appended]), "198.51.100.1".parse().ok());
+    }
     let forged = HeaderValue::from_static("203.0.113.66, 10.0.0.9");
     let mut behind = vec![forged];
     behind.extend(lines.iter().cloned());
@@ -28,8 +33,8 @@ pub(crate) fn client_address(data: &[u8]) {
     behind.push(appended);
     assert_eq!(client_of(&behind), "198.51.100.1".parse().ok());
     // One list is read the same on one line and on several.
-    let texts: Option<Vec<_>> = lines.iter().map(|line| line.to_str().ok()).collect();
-    if let Some(joined) = texts.and_then(|texts| HeaderValue::from_str(&texts.join(",")).ok()) {
+    let texts: Vec<_> = lines.iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&texts.join(&b',')) {
         assert_eq!(client_of(&[joined]), client);
     }
     if let Some(client) = client {

@@ -50,9 +50,11 @@ impl TrustedProxies {
     pub fn client_behind(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let mut last = None;
         for line in headers.get_all(FORWARDED_FOR).iter().rev() {
-            for part in line.to_str().ok()?.rsplit(',') {
+            // Part by part: bytes that are no text may stand in what a client has sent, before what the proxy appends.
+            for part in line.as_bytes().rsplit(|byte| *byte == b',') {
                 // What cannot be read is from a trusted proxy, because so was everything behind it: it does not say.
-                let Some(address) = address_of(part.trim()) else { return last };
+                let text = str::from_utf8(part.trim_ascii()).ok();
+                let Some(address) = text.and_then(address_of) else { return last };
                 if !self.contains(address) {
                     return Some(address);
                 }
@@ -111,22 +113,26 @@ mod tests {
         TrustedProxies::parse(["10.0.0.0/8", "192.0.2.7", "fd00::/8"]).unwrap()
     }
 
-    fn client(lines: &[&'static str]) -> Option<String> {
+    fn client(lines: &[&str]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(HeaderName::from_static(FORWARDED_FOR), HeaderValue::from_static(line));
+            headers.append(HeaderName::from_static(FORWARDED_FOR), HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
         proxies().client_behind(&headers).map(|address| address.to_string())
     }
 
     #[test]
     fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
-        let table: [(&[&str], Option<&str>); 14] = [
+        let table: [(&[&str], Option<&str>); 17] = [
             (&["198.51.100.1"], Some("198.51.100.1")),
             (&["203.0.113.9, 198.51.100.1"], Some("198.51.100.1")),
             (&["203.0.113.9, 198.51.100.1, 10.1.2.3"], Some("198.51.100.1")),
             (&["203.0.113.9", "198.51.100.1", "192.0.2.7,10.1.2.3"], Some("198.51.100.1")),
             (&["forged, 198.51.100.1"], Some("198.51.100.1")),
+            // Outside of ASCII: a client cannot have its proxy overheard by that.
+            (&["\u{e9}, 198.51.100.1"], Some("198.51.100.1")),
+            (&["\u{e9}", "198.51.100.1, 10.0.0.1"], Some("198.51.100.1")),
+            (&["198.51.100.1, \u{e9}, 10.0.0.1"], Some("10.0.0.1")),
             (&["198.51.100.1:4711, 10.0.0.1:80"], Some("198.51.100.1")),
             (&["[2001:db8::1]:4711"], Some("2001:db8::1")),
             (&["2001:db8::1, [fd00::2]"], Some("2001:db8::1")),

@@ -583,10 +583,23 @@ fn http1_builder(config: &Config) -> http1::Builder {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The number of it on Linux.
     const ETIMEDOUT: i32 = 110;
+
+    #[tokio::test]
+    async fn the_system_gives_a_peer_up_later_than_one_that_takes_nothing_is_cut_off() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let config = Config { write_timeout: Duration::from_secs(7), ..Config::default() };
+        prepare(&stream, &config).unwrap();
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(Duration::from_secs(22)));
+        assert!(stream.nodelay().unwrap());
+    }
 
     #[test]
     fn a_silent_peer_is_told_from_a_vanished_one() {

@@ -1,6 +1,6 @@
 //! TLS at the listener: both versions of HTTP, and clients that do not get through the handshake.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{
     TlsConnector,
@@ -28,6 +28,11 @@ use crate::{
     wire::{LIMIT, counted, read_to_end, request, serve},
 };
 
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+/// How long a new pair may take until it is shown: files are looked at every five seconds.
+const REPLACED_WITHIN: Duration = Duration::from_secs(30);
+
 /// A client that trusts the gateway's certificate.
 struct Client {
     config: ClientConfig,
@@ -40,15 +45,21 @@ fn fixture(config: Config) -> (Fixture, Client) {
 
 /// What a gateway shows, and a client that trusts it.
 fn pair() -> (Tls, Client) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let directory = tempdir().unwrap();
-    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = Tls::load(&certificate, &key).unwrap();
+    let client = written(directory.path());
+    (Tls::load(&directory.path().join(CERTIFICATE), &directory.path().join(KEY)).unwrap(), client)
+}
+
+/// Puts a new pair into its place, in new files, as those who replace certificates do; a client that trusts no other.
+fn written(directory: &Path) -> Client {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for (name, text) in [(CERTIFICATE, made.cert.pem()), (KEY, made.signing_key.serialize_pem())] {
+        fs::write(directory.join("new"), text).unwrap();
+        fs::rename(directory.join("new"), directory.join(name)).unwrap();
+    }
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    (tls, Client::of(roots, &[&version::TLS13, &version::TLS12]))
+    Client::of(roots, &[&version::TLS13, &version::TLS12])
 }
 
 impl Client {
@@ -59,11 +70,15 @@ impl Client {
     }
 
     async fn connect(&self, address: SocketAddr, protocols: &[&str]) -> TlsStream<TcpStream> {
+        self.shake_hands(address, protocols).await.unwrap()
+    }
+
+    async fn shake_hands(&self, address: SocketAddr, protocols: &[&str]) -> io::Result<TlsStream<TcpStream>> {
         let mut config = self.config.clone();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }
 
@@ -103,6 +118,29 @@ async fn a_session_is_resumed() {
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
         exchange(&mut stream, "GET /health HTTP/1.1\r\nhost: h").await;
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_is_shown_to_whoever_comes_then_and_ends_nobody() {
+    let directory = tempdir().unwrap();
+    let before = written(directory.path());
+    let tls = Tls::load(&directory.path().join(CERTIFICATE), &directory.path().join(KEY)).unwrap();
+    // Who is connected may be silent for as long as this takes.
+    let config = Config { tls: Some(tls), header_timeout: REPLACED_WITHIN * 2, ..Config::default() };
+    let fixture = Fixture::with(config, Default::default());
+    let (_server, address) = serve(&fixture).await;
+    let mut open = before.connect(address, &["http/1.1"]).await;
+
+    let after = written(directory.path());
+    let shown = async {
+        while after.shake_hands(address, &["http/1.1"]).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(REPLACED_WITHIN, shown).await.expect("the gateway looks at its files");
+    assert!(before.shake_hands(address, &["http/1.1"]).await.is_err(), "the old one is shown no more");
+    let answer = exchange(&mut open, "GET /health HTTP/1.1\r\nhost: h").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]

@@ -16,19 +16,20 @@ pub(crate) fn client_address(data: &[u8]) {
     let lines: Vec<_> =
         data.split(|byte| *byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
     let client = client_of(&lines);
-    // What a client puts before what its proxy appends changes nothing, in a line of its own or in the same, whatever bytes.
+    // What a trusted proxy appends to a line is believed, whatever bytes of a client's stand before it.
     let sent: Vec<u8> = data.iter().copied().filter(|byte| *byte != b'\n').collect();
     let appended = [&sent[..], b", 198.51.100.1, 10.0.0.1"].concat();
     if let Ok(appended) = HeaderValue::from_bytes(&appended) {
         assert_eq!(client_of(&[appended]), "198.51.100.1".parse().ok());
     }
+    // What a client puts into a line before what its proxy says changes nothing.
     let forged = HeaderValue::from_static("203.0.113.66, 10.0.0.9");
     let mut behind = vec![forged];
     behind.extend(lines.iter().cloned());
     if client.is_some_and(|client| !is_trusted(client)) {
         assert_eq!(client_of(&behind), client);
     }
-    // What a trusted proxy appends is believed, whatever stands before it.
+    // So is what it appends as a line of its own.
     let appended = HeaderValue::from_static("198.51.100.1, 10.0.0.1");
     behind.push(appended);
     assert_eq!(client_of(&behind), "198.51.100.1".parse().ok());

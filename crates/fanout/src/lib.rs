@@ -26,7 +26,8 @@
 //!
 //! - A reader sees every message from its offset on, once and in order, or is told that it cannot.
 //! - Nothing waits for a reader: a slow one finds what it missed in the ring, or behind it in history.
-//! - An actor has a few plain batches in flight, or one of anything else, and never waits itself; one turn is one step on its state.
+//! - An actor has a few plain batches in flight, or one of anything else, and never waits itself; one turn is one step on
+//!   its state.
 //! - A record is folded once, by its sequence number, whoever brought it; what does not follow on is never guessed at.
 //! - An error answer to a write means that it was not appended, now or later, but for "outcome unknown".
 //!

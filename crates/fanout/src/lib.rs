@@ -17,7 +17,7 @@
 //! | `sweep` | streams to be looked after although nobody asks for them |
 //! | `clock` | the store's present, and the machine's |
 //! | `chance` | random numbers |
-//! | `precedence` | appends before reads of the past |
+//! | `precedence` | what is live before the past |
 //! | `budget` | one budget of memory, and its shares |
 //! | `workbench` | parts of the inside, for who measures them |
 //! | `config`, `metrics` | what an operator turns and sees |
@@ -64,6 +64,7 @@ pub use metrics::{Metrics, ShardMetrics};
 pub use ops::{
     Appended, Create, Created, ForkError, ForkFrom, ForkPoint, Head, NewVisibility, OpError, Page, Post, SourceAccess,
 };
+pub use precedence::{Precedence, UnderWay};
 pub use reader::{Delivery, Event, Reader};
 pub use shard::{
     Arrival, Departure, End, Judge, Loss, Moment, STAY, Seat, ShardConfig, Shards, ShardsSeed, Stands, Wake, Wants,

@@ -1,9 +1,12 @@
-//! Appends go first: what is read of the past waits while something is being written.
+//! What is live goes first: what is read of the past gives way to it.
 //!
-//! A chunk of history is some milliseconds of work for a store, and nobody waits for it at a fixed time; everybody who
-//! follows a stream waits for its next append. A store that is asked for a long history chunk after chunk does little
-//! else meanwhile, and its acks come late. So a read of history begins when no append of this process is under way. It
-//! waits for [`PATIENCE`] at most: those who write all the time slow down whoever catches up, and never keep them out.
+//! Nobody waits for the past at a fixed time; everybody who follows a stream waits for its next message. So whatever serves
+//! the past asks, piece by piece, whether something that goes first is [under way](Precedence), and waits until it is not.
+//! It waits for a limited time only: what goes first all the time slows down whoever catches up, and never keeps them out.
+//!
+//! Appends go before chunks of history ([`AppendsFirst`]). A chunk is some milliseconds of work for a store, and one that
+//! is asked for chunk after chunk does little else meanwhile, so that its acks come late. And live deliveries go before what
+//! is sent to those who are behind, where they need all cores.
 
 use std::{
     pin::pin,
@@ -21,41 +24,71 @@ use tailwater_upstream::{
 use tokio::{sync::Notify, time::timeout};
 
 /// For how long a read of history gives way to appends, however many there are: a few times what an append takes.
-const PATIENCE: Duration = Duration::from_millis(20);
+const BEHIND_APPENDS: Duration = Duration::from_millis(20);
+/// For how long a part of an answer about the past gives way to live deliveries, however many there are: about what ten
+/// thousand of them take.
+const BEHIND_DELIVERIES: Duration = Duration::from_millis(50);
+
+/// How much of what goes first is under way, for those who give way to it.
+#[derive(Debug)]
+pub struct Precedence {
+    under_way: AtomicUsize,
+    /// So much of it leaves no room for others.
+    full: usize,
+    patience: Duration,
+    has_room: Notify,
+}
 
 /// An upstream that knows how many appends are under way.
 pub(crate) struct AppendsFirst {
     upstream: Arc<dyn Upstream>,
-    under_way: AtomicUsize,
-    none: Notify,
+    appends: Precedence,
 }
 
-/// An append that is.
-struct UnderWay<'a>(&'a AppendsFirst);
+/// Something that goes first and is under way, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct UnderWay<'a>(&'a Precedence);
 
-impl AppendsFirst {
-    pub(crate) fn new(upstream: Arc<dyn Upstream>) -> Self {
-        Self { upstream, under_way: AtomicUsize::new(0), none: Notify::new() }
+impl Precedence {
+    fn new(full: usize, patience: Duration) -> Self {
+        Self { under_way: AtomicUsize::new(0), full: full.max(1), patience, has_room: Notify::new() }
     }
 
-    /// Waits until no append is under way, but not for long. Cancel safe.
-    pub(crate) async fn give_way(&self) {
-        let none = async {
+    /// That of live deliveries on a machine with so many cores: once as many shards deliver, whatever else runs takes time
+    /// from one of them.
+    #[must_use]
+    pub fn of_deliveries(cores: usize) -> Self {
+        Self::new(cores, BEHIND_DELIVERIES)
+    }
+
+    /// Whether there is no room beside what goes first.
+    pub fn is_full(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) >= self.full
+    }
+
+    /// Waits until there is room beside what goes first, but not for long. Cancel safe.
+    pub async fn give_way(&self) {
+        if !self.is_full() {
+            return;
+        }
+        let room = async {
             loop {
                 // Registered before the count is looked at, so that what ends in between is not missed.
-                let mut none = pin!(self.none.notified());
-                none.as_mut().enable();
-                if self.under_way.load(Ordering::Acquire) == 0 {
+                let mut room = pin!(self.has_room.notified());
+                room.as_mut().enable();
+                if !self.is_full() {
                     return;
                 }
-                none.await;
+                room.await;
             }
         };
         // Either way it is the reader's turn now.
-        let _ = timeout(PATIENCE, none).await;
+        let _ = timeout(self.patience, room).await;
     }
 
-    fn begin(&self) -> UnderWay<'_> {
+    /// Begins something that goes first.
+    pub fn begin(&self) -> UnderWay<'_> {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         UnderWay(self)
     }
@@ -63,16 +96,27 @@ impl AppendsFirst {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none.notify_waiters();
+        if self.0.under_way.fetch_sub(1, Ordering::AcqRel) == self.0.full {
+            self.0.has_room.notify_waiters();
         }
+    }
+}
+
+impl AppendsFirst {
+    pub(crate) fn new(upstream: Arc<dyn Upstream>) -> Self {
+        Self { upstream, appends: Precedence::new(1, BEHIND_APPENDS) }
+    }
+
+    /// Waits until no append is under way, but not for long. Cancel safe.
+    pub(crate) async fn give_way(&self) {
+        self.appends.give_way().await;
     }
 }
 
 #[async_trait]
 impl Upstream for AppendsFirst {
     async fn append(&self, key: &StreamKey, append: Append) -> Result<AppendAck, AppendError> {
-        let _under_way = self.begin();
+        let _under_way = self.appends.begin();
         self.upstream.append(key, append).await
     }
 
@@ -166,7 +210,7 @@ mod tests {
             waited
         };
         let ((), waited) = tokio::join!(append(&upstream), read);
-        assert!((PATIENCE..PATIENCE * 2).contains(&waited), "{waited:?}");
+        assert!((BEHIND_APPENDS..BEHIND_APPENDS * 2).contains(&waited), "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -176,5 +220,30 @@ mod tests {
         let ((), given_up) = tokio::join!(gate.arrived(), given_up);
         assert!(given_up.is_err());
         assert!(upstream.give_way().now_or_never().is_some());
+    }
+
+    #[test]
+    fn deliveries_leave_room_until_there_are_as_many_as_cores() {
+        let deliveries = Precedence::of_deliveries(2);
+        let one = deliveries.begin();
+        assert!(!deliveries.is_full());
+        assert!(deliveries.give_way().now_or_never().is_some());
+        let another = deliveries.begin();
+        assert!(deliveries.is_full());
+        drop(one);
+        assert!(!deliveries.is_full());
+        drop(another);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_gives_way_goes_on_when_one_of_several_deliveries_ends() {
+        let deliveries = Precedence::of_deliveries(2);
+        let (one, _another) = (deliveries.begin(), deliveries.begin());
+        let began = Instant::now();
+        tokio::join!(deliveries.give_way(), async { drop(one) });
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let _third = deliveries.begin();
+        deliveries.give_way().await;
+        assert!((BEHIND_DELIVERIES..BEHIND_DELIVERIES * 2).contains(&began.elapsed()));
     }
 }

@@ -1,12 +1,14 @@
 //! What all handlers share.
 
 use std::{
+    num::NonZeroUsize,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus::Registry;
-use tailwater_fanout::Gateway;
+use tailwater_fanout::{Gateway, Precedence};
 use tokio::{
     sync::{Mutex, Semaphore},
     time::Instant,
@@ -71,6 +73,8 @@ pub struct Shared {
     pub(crate) shares: Arc<Shares>,
     pub(crate) readiness: Readiness,
     pub(crate) audit: AuditLog,
+    /// What the delivery shards have under way, and what is sent of the past gives way to.
+    pub(crate) deliveries: Arc<Precedence>,
     /// Whose turn it is to make a profile.
     pub(crate) profiles: Semaphore,
 }
@@ -94,6 +98,7 @@ impl App {
             gateway.allot_by(shares.of_streams(guard, &metrics));
         }
         let audit = AuditLog::new(config.audit.clone(), &metrics);
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self(Arc::new(Shared {
             gateway,
             config,
@@ -108,6 +113,7 @@ impl App {
             shares,
             readiness: Readiness::default(),
             audit,
+            deliveries: Arc::new(Precedence::of_deliveries(cores)),
             profiles: Semaphore::new(1),
         }))
     }

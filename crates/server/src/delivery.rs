@@ -26,7 +26,6 @@ use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::{mpsc, watch},
-    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,6 +40,7 @@ use crate::{
     routes::Observed,
     sse::{ENDED_RETRY, ROTATED_RETRY, Session, Stay, Step},
     standing::{LOOK_AGAIN, lapse_of},
+    turns::Others,
     wire,
 };
 
@@ -123,6 +123,7 @@ pub(crate) fn start(app: &App) -> io::Result<Option<(Shards<Luggage>, Departures
             drop(departs.send(departure));
         }),
         judge: Arc::new(Luggage::lapse),
+        deliveries: Arc::clone(&app.deliveries),
     })?;
     Ok(Some((shards, departures)))
 }
@@ -317,6 +318,7 @@ impl Passage {
     /// Writes a response until its reader has caught up.
     async fn escort(self, mut stream: TcpStream, unread: Bytes, mut session: Box<Session>) {
         let host = Arc::clone(&self.host);
+        let others = Others::of(&host.app);
         let mut unread = BytesMut::from(unread.as_ref());
         loop {
             let step = tokio::select! {
@@ -342,7 +344,7 @@ impl Passage {
                     drop(events);
                     let written = host.write(&mut stream, &chunk).await;
                     // Others have their turn before the next chunk, however fast this socket is.
-                    yield_now().await;
+                    others.go_first().await;
                     written
                 }
             };

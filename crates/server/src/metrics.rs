@@ -48,6 +48,8 @@ pub struct Metrics {
     pub(crate) received: IntCounter,
     /// `tailwater_http_sent_bytes_total`: bytes of streams handed to connections, encoded.
     pub(crate) sent: IntCounter,
+    /// `tailwater_replays_gave_way_total`.
+    pub(crate) gave_way: IntCounter,
     /// `tailwater_audit_entries_total{result}`.
     audit: IntCounterVec,
     /// What the delivery shards count.
@@ -168,6 +170,10 @@ impl Metrics {
             long_polls: gauge("tailwater_http_long_polls", "Long-polls that wait.")?,
             received: counter("tailwater_http_received_bytes_total", "Bytes of request bodies.")?,
             sent: counter("tailwater_http_sent_bytes_total", "Bytes of streams sent, as encoded.")?,
+            gave_way: counter(
+                "tailwater_replays_gave_way_total",
+                "Parts of replays and catch-up answers that waited because live deliveries needed all cores.",
+            )?,
             audit: counters(
                 "tailwater_audit_entries_total",
                 "Entries of the audit log, by whether they were written.",

@@ -99,7 +99,7 @@ pub(crate) fn found(app: &App, found: &Found<'_>, if_none_match: Option<&str>) -
     } else {
         let body = answer::joined(found.head.content_type.kind(), found.messages);
         app.metrics.sent_bytes(body.len());
-        Response::new(in_turns(body))
+        Response::new(in_turns(app, body))
     };
     let headers = response.headers_mut();
     if !known {

@@ -31,6 +31,7 @@ use crate::{
     quota::Attendance,
     read,
     standing::{Standing, Vigil, end_of, lapse_of},
+    turns::Others,
 };
 
 /// Between these a reader comes back after its response has lasted as long as it may.
@@ -197,6 +198,7 @@ impl Session {
             session.stay.app.metrics.sent_bytes(chunk.len());
             if replays {
                 session.stay.replayed(chunk.len());
+                Others::of(&session.stay.app).go_first().await;
             }
             Some((Ok::<_, Infallible>(chunk), session))
         }))

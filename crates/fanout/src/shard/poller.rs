@@ -22,7 +22,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use tracing::warn;
 
 use super::{Arrival, Departure, Judge, Loss, Moment, Shard, ShardConfig, TICK, line::Bell};
-use crate::metrics::ShardMetrics;
+use crate::{metrics::ShardMetrics, precedence::Precedence};
 
 /// The events of one look at the sockets.
 const EVENTS: usize = 1024;
@@ -46,6 +46,8 @@ pub struct ShardsSeed<L> {
     pub on_departure: Sink<L>,
     /// Tells whether a reader may go on. Called on the shard's thread: it must not wait.
     pub judge: Judge<L>,
+    /// Where the shards say that they deliver, for those who give way.
+    pub deliveries: Arc<Precedence>,
 }
 
 /// The shards of a process.
@@ -80,6 +82,7 @@ struct Poller<L> {
     inbox: Arc<Inbox<L>>,
     now_ms: fn() -> u64,
     on_departure: Sink<L>,
+    deliveries: Arc<Precedence>,
     next_tick: Instant,
 }
 
@@ -187,6 +190,7 @@ impl<L: Send + 'static> Handle<L> {
             inbox: Arc::clone(&inbox),
             now_ms: seed.now_ms,
             on_departure: Arc::clone(&seed.on_departure),
+            deliveries: Arc::clone(&seed.deliveries),
             next_tick: now + TICK,
         };
         let thread = thread::Builder::new().name(format!("shard-{number}")).spawn(move || poller.run())?;
@@ -295,7 +299,13 @@ impl<L> Poller<L> {
     }
 
     fn hear(&mut self) {
-        for line in self.shard.rung() {
+        let rung = self.shard.rung();
+        if rung.is_empty() {
+            return;
+        }
+        let deliveries = Arc::clone(&self.deliveries);
+        let _under_way = deliveries.begin();
+        for line in rung {
             let now = self.now();
             self.shard.on_bell(line, now);
         }

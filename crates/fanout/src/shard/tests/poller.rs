@@ -4,7 +4,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, LazyLock,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     frame::{LAST_CHUNK, Stand},
     metrics::ShardMetrics,
+    precedence::Precedence,
 };
 
 /// How long anything may take.
@@ -61,6 +62,16 @@ impl House {
         departures: mpsc::Receiver<Departure<TcpStream, usize>>,
         on_departure: impl Fn(Departure<TcpStream, usize>) + Send + Sync + 'static,
     ) -> Self {
+        let deliveries = Arc::new(Precedence::of_deliveries(count));
+        Self::watched(count, departures, on_departure, (|| EPOCH_MS + CURSOR * INTERVAL_MS, deliveries))
+    }
+
+    fn watched(
+        count: usize,
+        departures: mpsc::Receiver<Departure<TcpStream, usize>>,
+        on_departure: impl Fn(Departure<TcpStream, usize>) + Send + Sync + 'static,
+        (now_ms, deliveries): (fn() -> u64, Arc<Precedence>),
+    ) -> Self {
         let metrics = ShardMetrics::register(&Registry::new()).unwrap();
         let withdrawn = Arc::new(AtomicUsize::new(0));
         let list = Arc::clone(&withdrawn);
@@ -70,9 +81,10 @@ impl House {
             count,
             config: settings(),
             metrics: metrics.clone(),
-            now_ms: || EPOCH_MS + CURSOR * INTERVAL_MS,
+            now_ms,
             on_departure: Arc::new(on_departure),
             judge,
+            deliveries,
         };
         Self {
             shards: Shards::start(&seed).unwrap(),
@@ -129,6 +141,32 @@ impl Remote {
             self.client.read();
         }
     }
+}
+
+#[test]
+fn while_a_shard_delivers_it_goes_first_and_not_longer() {
+    static DELIVERIES: LazyLock<Arc<Precedence>> = LazyLock::new(|| Arc::new(Precedence::of_deliveries(1)));
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    // A shard asks for the time when a bell has rung and when somebody arrives; nobody arrives twice here.
+    let now_ms = || {
+        SEEN.fetch_add(usize::from(DELIVERIES.is_full()), Ordering::SeqCst);
+        EPOCH_MS + CURSOR * INTERVAL_MS
+    };
+    let (sender, departures) = mpsc::channel();
+    let on_departure = move |departure| drop(sender.send(departure));
+    let (house, world) = (House::watched(1, departures, on_departure, (now_ms, Arc::clone(&DELIVERIES))), World::new());
+    let mut stream = world.stream(ContentKind::Json);
+    stream.push(&[b"0"]);
+    let mut remote = house.arrive(&stream, 0, 7);
+    remote.read_to(1);
+    assert_eq!(SEEN.load(Ordering::SeqCst), 0, "who arrives is given what is there, in its turn");
+    stream.push(&[b"1"]);
+    stream.feed.ring();
+    remote.read_to(2);
+    drop(remote);
+    assert!(matches!(house.departed(), Departure::Lost { reason: Loss::Left, .. }));
+    assert!(SEEN.load(Ordering::SeqCst) > 0);
+    assert!(!DELIVERIES.is_full());
 }
 
 #[test]

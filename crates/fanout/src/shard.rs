@@ -14,11 +14,12 @@
 //! A long-poll waits here too, parked beside the others. It is given nothing: the first thing that comes, or the end of its
 //! wait, sends it [back](Departure::Woken) to be answered.
 //!
-//! Timers are a sweep over the slots: silence, the end of a response, and readers that take nothing.
+//! Timers are a sweep over the [alarms] of the slots: silence, the end of a response, and readers that take nothing.
 //!
 //! Whether a reader may go on is not asked for each message, but when it arrives and in a [review](Shard::review), which
 //! goes over all slots.
 
+mod alarms;
 mod line;
 mod parked;
 mod poller;
@@ -40,6 +41,7 @@ use tailwater_protocol::{cursor, sse};
 
 pub(crate) use self::traffic::Resume;
 use self::{
+    alarms::Alarms,
     line::{Bell, Came, Line},
     review::Review,
     slot::{Due, Place, Slot, SlotSeed, Unsent},
@@ -76,6 +78,7 @@ pub struct Shard<S, L> {
     config: ShardConfig,
     metrics: ShardMetrics,
     slots: Slab<Slot<S, L>>,
+    alarms: Alarms,
     lines: Slab<Line>,
     /// The line of each feed, as its readers last looked where they stand. Those who looked before are on their way out.
     by_feed: HashMap<(usize, u64), LineId>,
@@ -112,6 +115,7 @@ impl<S: Read + Write, L> Shard<S, L> {
             config,
             metrics,
             slots: Slab::new(),
+            alarms: Alarms::default(),
             lines: Slab::new(),
             by_feed: HashMap::new(),
             bell,
@@ -230,10 +234,20 @@ impl<S: Read + Write, L> Shard<S, L> {
         let part = self.slots.capacity().div_ceil(parts).max(1);
         let from = if self.swept >= self.slots.capacity() { 0 } else { self.swept };
         self.swept = from + part;
+        let millis = self.millis(now.at);
         for id in from..self.swept {
-            if self.slots.contains(id) {
+            if self.alarms.rings(id, millis) && self.slots.contains(id) {
                 self.look_after(id, now);
+                self.set_alarm(id);
             }
+        }
+    }
+
+    fn set_alarm(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.get(id) {
+            let Self { config, .. } = &self;
+            let at = slot.due_at(whole_millis(config.keep_alive), whole_millis(config.write_timeout));
+            self.alarms.set(id, at);
         }
     }
 
@@ -500,6 +514,7 @@ impl<S: Read + Write, L> Shard<S, L> {
         let end = u64::try_from(end.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX);
         if end < slot.ends_at {
             (slot.ends_at, slot.due) = (end, Due::Time);
+            self.alarms.set_off(id);
         }
     }
 

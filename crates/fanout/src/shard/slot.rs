@@ -10,7 +10,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tailwater_protocol::sse::Lapse;
 
-use super::{Departure, End, Loss, Shard, Stands, Wake, Wants, line::LineId};
+use super::{Departure, End, Loss, Shard, Stands, Wake, Wants, alarms::Alarms, line::LineId};
 use crate::{actor::ReaderGuard, frame::Stand};
 
 const A_MILLISECOND: Duration = Duration::from_millis(1);
@@ -100,6 +100,19 @@ impl<S, L> Slot<S, L> {
         self.place == Place::Current
     }
 
+    /// When there is something to do about it that nothing but time brings about, in milliseconds of the shard.
+    pub(super) fn due_at(&self, keep_alive: u64, write_timeout: u64) -> u64 {
+        if let Some(unsent) = &self.unsent {
+            return unsent.since.saturating_add(write_timeout);
+        }
+        match self.place {
+            Place::Current => self.ends_at.min(self.quiet_since.saturating_add(keep_alive)),
+            Place::Parked => self.ends_at,
+            // Every sweep tries to bring it to the others.
+            Place::Waiting | Place::Busy => 0,
+        }
+    }
+
     /// Whether its reader may not go on any more.
     pub(super) fn has_lapsed(&self, millis: u64) -> bool {
         matches!(self.due, Due::Lapse(_)) && millis >= self.ends_at
@@ -123,7 +136,7 @@ impl<S: Read + Write, L> Shard<S, L> {
         let due = if expires_at <= ends_at { Due::Lapse(Lapse::Expired) } else { Due::Time };
         self.lines[line].readers += 1;
         self.metrics.readers.inc();
-        self.slots.insert(Slot {
+        let id = self.slots.insert(Slot {
             socket,
             line,
             wants,
@@ -140,7 +153,9 @@ impl<S: Read + Write, L> Shard<S, L> {
             expires: u32::try_from(expires_at.div_ceil(1000)).unwrap_or(u32::MAX),
             _guard: guard,
             luggage,
-        })
+        });
+        self.alarms.set_off(id);
+        id
     }
 
     /// Puts a slot into a place, and takes it out of the one where it was.
@@ -151,6 +166,7 @@ impl<S: Read + Write, L> Shard<S, L> {
         }
         let (was, index) = (slot.place, slot.index as usize);
         slot.place = place;
+        self.alarms.set_off(id);
         let line = &mut self.lines[slot.line];
         if let Some(list) = line.list(was) {
             list.swap_remove(index);
@@ -218,12 +234,14 @@ impl<S: Read + Write, L> Shard<S, L> {
     fn remove(&mut self, id: SlotId) -> Slot<S, L> {
         self.put(id, Place::Busy);
         let slot = self.slots.remove(id);
+        self.alarms.turn_off(id);
         self.metrics.readers.dec();
         self.leave_line(slot.line);
         if self.slots.is_empty() {
             // What a crowd has needed is given back when it has gone.
             self.slots = Slab::new();
             self.lines = Slab::new();
+            self.alarms = Alarms::default();
         }
         slot
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tailwater_protocol::ContentKind;
 
 use super::{
-    super::{Departure, End, Loss, STAY, slot::Place},
+    super::{Departure, End, Loss, STAY, Wants, slot::Place},
     world::{Coming, Guest, Stream, World, read_all},
 };
 
@@ -49,6 +49,33 @@ fn silence_is_broken_by_a_control_event_and_by_nothing_else() {
     let took = silence(&mut world, &mut guests[31]);
     assert!(is_within(took, keep_alive), "{took:?} since the message");
     assert_eq!((guests[31].client.at, guests[31].client.seen.len()), (1, 3));
+}
+
+#[test]
+fn a_sweep_looks_at_nobody_for_whom_nothing_is_due() {
+    let mut world = World::new();
+    let mut stream = world.stream(ContentKind::Text);
+    let poll = Coming { wants: Some(Wants::Answer), lasts: Duration::from_secs(20), ..Coming::default() };
+    let other = world.stream(ContentKind::Text);
+    let mut guests: Vec<Guest> = (0..50).map(|_| world.arrive(&stream, 0)).collect();
+    let parked = world.arrive_as(&other, 0, &poll);
+    world.pass(QUARTER);
+    let keep_alive = world.shard.config.keep_alive;
+    let rings = |world: &World| {
+        let now = world.shard.millis(world.now.at);
+        guests.iter().chain([&parked]).filter(|guest| world.shard.alarms.rings(guest.id.unwrap(), now)).count()
+    };
+    assert_eq!(rings(&world), 0, "all have been looked at");
+    world.pass(keep_alive - QUARTER * 4);
+    world.publish(&mut stream, &[b"a"]);
+    assert_eq!(rings(&world), 0, "not even a message is a reason");
+    // As if nothing had come: who has had a message meanwhile is looked at once more, and sent nothing.
+    world.jump(QUARTER * 4);
+    assert_eq!(rings(&world), 50);
+    world.pass(QUARTER);
+    assert_eq!(rings(&world), 0);
+    read_all(&mut guests);
+    assert!(guests.iter().all(|guest| guest.client.seen.len() == 1));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use tailwater_upstream::StreamKey;
 use super::{
     super::{
         Arrival, Departure, Judge, Moment, Resume, Seat, Shard, ShardConfig, TICK, Wants, line::Bell, slot::SlotId,
+        whole_millis,
     },
     script::{Client, Log, Socket, Wire},
 };
@@ -276,6 +277,10 @@ impl World {
             let places = line.current.len() + line.parked.len() + line.waiting.len();
             let busy = slots.iter().filter(|(_, slot)| slot.unsent.is_some()).count();
             assert_eq!(places + busy, slots.len(), "who is not busy is in a list");
+        }
+        for (id, slot) in &self.shard.slots {
+            let due = slot.due_at(whole_millis(settings().keep_alive), whole_millis(settings().write_timeout));
+            assert!(self.shard.alarms.rings(id, due), "an alarm never rings too late");
         }
         let mapped = self.shard.lines.iter().filter(|(_, line)| !line.is_over).count();
         assert_eq!(self.shard.by_feed.len(), mapped);

@@ -5,7 +5,12 @@
 //! - `nchan`: nginx with nchan, locations `/pub` and `/sub`, its channel in the parameter `id`.
 //! - `s2`: S2's own REST API, version 1.
 
-use std::{io::Write as _, net::SocketAddr};
+use std::{
+    io::Write as _,
+    net::{SocketAddr, ToSocketAddrs as _},
+};
+
+use anyhow::{Context as _, Result};
 
 use crate::{
     message::{Grammar, Message, Shape},
@@ -71,6 +76,17 @@ pub(crate) enum Holds {
     Failure,
 }
 
+/// Where a URL leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Where to connect.
+    pub(crate) socket: SocketAddr,
+    /// The `Host` header.
+    pub(crate) host: String,
+    /// With the slash that it begins with, unless it is empty.
+    pub(crate) path: String,
+}
+
 /// The server under load, and the streams of this run on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -87,6 +103,22 @@ pub(crate) struct Target {
     pub(crate) basin: String,
     /// The bearer token, if any.
     pub(crate) token: Option<String>,
+}
+
+impl Address {
+    /// Takes a URL apart, and looks its host up.
+    pub(crate) fn of(url: &str) -> Result<Self> {
+        let rest = url.strip_prefix("http://").context("a URL begins with http://")?;
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            host.to_owned()
+        } else {
+            format!("{host}:80")
+        };
+        let mut addresses = with_port.to_socket_addrs().with_context(|| format!("no such host: {host}"))?;
+        let socket = addresses.next().with_context(|| format!("{host} has no address"))?;
+        Ok(Self { socket, host: host.to_owned(), path: path.to_owned() })
+    }
 }
 
 impl Adapter {

@@ -35,8 +35,12 @@ Output: a line of progress each second on stderr, a table on stdout, and with --
   cpu {window_ms, deliveries, server_ms, client_ms,
     server_us_per_delivery, client_us_per_delivery}       over the measured window; server: the processes of --pid
   memory [{at, readers, rss_anon, anonymous, sockets,
-    processes[]}]                                         bytes; at start, connected, end, left, or after a step
-  stallers [{index, closed_after_ms, server_end_open}]    when the server ended a connection that nobody reads
+    processes[]}]                                         bytes; at start, readers (stallers still to come),
+                                                          connected, end, left, or after a step
+  stallers [{index, closed_after_ms, server_end_open}]    when the server ended a connection that nobody reads, as far as
+                                                          the kernel shows it
+  counters [{series, before, after}]                      of --counter: when the readers had joined and no staller had, and
+                                                          when the readers leave; null: the server shows no such series
   replays {clients, finished, bytes, elapsed_ms,
     mib_per_second, time}                                 readers from the first message to the tail
   storms [{readers, all_back_ms, back}]                   from the reset to each reader's next event or answer
@@ -214,6 +218,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "16KiB")]
     #[serde(serialize_with = "in_bytes")]
     pub(crate) staller_buffer: ByteSize,
+    /// Where the server shows metrics as text, in Prometheus' format
+    #[arg(long, value_name = "URL", requires = "counter")]
+    pub(crate) metrics: Option<String>,
+    /// A counter there to report, as it is written there, such as ends_total{reason="stalled"}; repeat it
+    #[arg(long, value_name = "SERIES", requires = "metrics")]
+    pub(crate) counter: Vec<String>,
     /// Clients that read their stream from the first message to the tail, when the measured time begins
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) replayers: usize,
@@ -317,8 +327,9 @@ pub(crate) fn read(arguments: impl Iterator<Item = OsString>) -> Result<Argument
     let mut flags = flags_of(&text, command).with_context(|| format!("in the scenario {}", path.display()))?;
     let typed: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
     // Flags that can be repeated would add up instead of being replaced.
-    let replaced =
-        |flag: &String| ["--pid", "--steps"].iter().any(|name| flag.starts_with(name) && is_typed(&typed, name));
+    let replaced = |flag: &String| {
+        ["--pid", "--steps", "--counter"].iter().any(|name| flag.starts_with(name) && is_typed(&typed, name))
+    };
     flags.retain(|flag| !replaced(flag));
     let (head, tail) = arguments.split_at(arguments.len().min(2));
     let all = head.iter().cloned().chain(flags.into_iter().map(OsString::from)).chain(tail.iter().cloned());

@@ -7,14 +7,14 @@ pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod storm;
 
-use std::{net::ToSocketAddrs as _, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use bytesize::ByteSize;
 use serde::Serialize;
 
 use crate::{
-    adapter::{Ask, From, Target},
+    adapter::{Address, Ask, From, Target},
     args::LoadArgs,
     engine::{Engine, Role, SECOND, Setup},
     process,
@@ -284,25 +284,16 @@ fn setup(load: &LoadArgs, wish: Wish) -> Result<Setup> {
 }
 
 fn target(load: &LoadArgs) -> Result<Target> {
-    let rest = load.url.strip_prefix("http://").context("a URL begins with http://")?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    };
-    let mut addresses = with_port.to_socket_addrs().with_context(|| format!("no such host: {host}"))?;
-    let address = addresses.next().with_context(|| format!("{host} has no address"))?;
-    let path = path.trim_end_matches('/');
+    let Address { socket, host, path } = Address::of(&load.url)?;
     let run = load.name.clone().unwrap_or_else(|| format!("r{:x}", process::run_number()));
     if !run.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') || run.len() > 32 {
         bail!("a name is made of letters, digits and hyphens, 32 at most");
     }
     Ok(Target {
         adapter: load.adapter,
-        address,
-        host: host.to_owned(),
-        prefix: if path.is_empty() { String::new() } else { format!("/{path}") },
+        address: socket,
+        host,
+        prefix: path.trim_end_matches('/').to_owned(),
         run,
         basin: load.basin.clone(),
         token: load.token.clone(),

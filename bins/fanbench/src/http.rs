@@ -86,6 +86,8 @@ impl fmt::Display for Malformed {
     }
 }
 
+impl std::error::Error for Malformed {}
+
 impl Response {
     /// Before the first byte of a response.
     pub(crate) const fn new() -> Self {

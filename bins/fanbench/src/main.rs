@@ -6,11 +6,13 @@
 //! - [`command`]: the loads. [`engine`]: the loop that all of them turn.
 //! - [`reader`]: what the bytes of a reader's connection mean, made of [`http`], [`sse`], [`message`] and [`position`].
 //! - [`adapter`]: the kinds of servers. [`floor`]: a server of our own that does the least that can be done.
-//! - [`schedule`], [`figures`]: when messages are due, and what became of them. [`process`]: what the kernel says.
+//! - [`schedule`], [`figures`]: when messages are due, and what became of them. [`process`]: what the kernel says,
+//!   and [`counters`]: what the server itself does.
 
 mod adapter;
 mod args;
 mod command;
+mod counters;
 mod engine;
 mod figures;
 mod floor;

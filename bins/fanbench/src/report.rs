@@ -32,6 +32,7 @@ pub(crate) struct Report {
     pub(crate) cpu: Option<Cpu>,
     pub(crate) memory: Vec<MemoryAt>,
     pub(crate) stallers: Vec<Staller>,
+    pub(crate) counters: Vec<Counter>,
     pub(crate) replays: Option<Replays>,
     pub(crate) storms: Vec<Storm>,
     pub(crate) slope: Option<Slope>,
@@ -98,6 +99,16 @@ pub(crate) struct Staller {
     pub(crate) server_end_open: bool,
 }
 
+/// A counter of the server's own.
+#[derive(Debug, Serialize)]
+pub(crate) struct Counter {
+    pub(crate) series: String,
+    /// When the readers had joined and no staller had. `None`: there was no such series, as of what has not happened yet.
+    pub(crate) before: Option<f64>,
+    /// When the readers leave.
+    pub(crate) after: Option<f64>,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Replays {
     pub(crate) clients: usize,
@@ -151,6 +162,7 @@ impl Report {
             cpu: None,
             memory: Vec::new(),
             stallers: Vec::new(),
+            counters: Vec::new(),
             replays: None,
             storms: Vec::new(),
             slope: None,
@@ -264,6 +276,13 @@ impl Report {
             let text =
                 format!("{} in all, {seen} seen to be closed, {open} still open at the server", self.stallers.len());
             rows.push(("stallers", text));
+        }
+        for Counter { series, before, after } in &self.counters {
+            let text = match after {
+                Some(after) => format!("{series} from {} to {after}", before.unwrap_or(0.0)),
+                None => format!("{series} is not among the server's metrics"),
+            };
+            rows.push(("counter", text));
         }
         let mut refusals = String::new();
         for (status, count) in &self.refusals {

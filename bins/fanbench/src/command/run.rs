@@ -8,9 +8,10 @@ use super::{Bench, Wish, ask_of, check, nanoseconds};
 use crate::{
     adapter::Ask,
     args::RunArgs,
+    counters,
     engine::{Role, SECOND},
     process,
-    report::{Report, Staller},
+    report::{Counter, Report, Staller},
     schedule::Schedule,
 };
 
@@ -33,7 +34,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report> {
         ..Wish::new(connections, args.follow.from)
     };
     let mut bench = Bench::open("run", args, &args.load, wish)?;
-    if !bench.join(Role::Live, args.follow.readers)? || !bench.join(Role::Staller, args.stallers)? {
+    if !bench.join(Role::Live, args.follow.readers)? {
+        return Ok(bench.close(None));
+    }
+    bench.look("readers")?;
+    let before = count(args)?;
+    if !bench.join(Role::Staller, args.stallers)? {
         return Ok(bench.close(None));
     }
     bench.look("connected")?;
@@ -57,6 +63,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report> {
     })?;
     bench.tell_replays();
     bench.tell_stallers();
+    bench.tell_counters(args, &before)?;
     bench.engine.leave();
     if !args.load.pid.is_empty() {
         bench.engine.turn_for(args.after)?;
@@ -92,7 +99,24 @@ fn measured(bench: &mut Bench, leave_rate: f64, end: u64) -> Result<()> {
     Ok(())
 }
 
+/// What the server's own counters say.
+fn count(args: &RunArgs) -> Result<Vec<Option<f64>>> {
+    match &args.metrics {
+        Some(url) => counters::read(url, &args.counter),
+        None => Ok(Vec::new()),
+    }
+}
+
 impl Bench {
+    /// What the server's own counters came to meanwhile.
+    fn tell_counters(&mut self, args: &RunArgs, before: &[Option<f64>]) -> Result<()> {
+        let after = count(args)?;
+        let counted = args.counter.iter().zip(before.iter().zip(after));
+        self.report.counters =
+            counted.map(|(series, (&before, after))| Counter { series: series.clone(), before, after }).collect();
+        Ok(())
+    }
+
     /// What became of those who do not read.
     fn tell_stallers(&mut self) {
         let remote = self.engine.setup.target.address;

@@ -1,8 +1,16 @@
 //! Every load against the floor, where every check holds and every figure adds up.
 
-use std::fs;
+use std::{
+    fs, hint,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
-use crate::{floor::Floor, run};
+use crate::{
+    floor::Floor,
+    metrics, run,
+    scripted::{Fault, Scripted},
+};
 
 /// What makes a run short.
 const SHORT: [&str; 4] = ["--duration", "600ms", "--warmup", "200ms"];
@@ -24,17 +32,52 @@ fn a_run_delivers_every_message_to_every_reader_and_measures_it() {
     assert_eq!(outcome.number("/connect/latency/count"), 50.0);
     let p50 = outcome.number("/deliveries/publish_to_receive/p50_us");
     assert!(p50 > 0.0 && p50 <= outcome.number("/deliveries/last_reader/p50_us"));
-    assert!(outcome.number("/cpu/server_ms") >= 0.0 && outcome.number("/cpu/client_us_per_delivery") > 0.0);
+    assert!(outcome.number("/cpu/client_us_per_delivery") > 0.0);
     let looks: Vec<&str> = outcome.report["memory"]
         .as_array()
         .expect("the memory was looked at")
         .iter()
         .filter_map(|look| look["at"].as_str())
         .collect();
-    assert_eq!(looks, ["start", "connected", "end", "left"]);
+    assert_eq!(looks, ["start", "readers", "connected", "end", "left"]);
     assert_eq!(outcome.number("/memory/1/readers"), 50.0);
-    assert!(outcome.number("/memory/3/rss_anon") > 0.0);
-    assert!(outcome.stderr.is_empty() || outcome.stderr.contains("delivered"));
+    assert!(outcome.number("/memory/4/rss_anon") > 0.0);
+}
+
+/// CPU that this process has used, in milliseconds; proc(5), fields 14 and 15 of stat.
+fn own_cpu_ms() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("the kernel shows this process");
+    let fields = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace().skip(11);
+    // All systems that matter count in hundredths of a second.
+    fields.take(2).map(|ticks| ticks.parse::<f64>().expect("a number") * 10.0).sum()
+}
+
+#[test]
+fn the_servers_cpu_is_that_of_its_processes_while_it_is_measured() {
+    let url = Scripted::start(Fault::Nothing, 1_000_000);
+    // What was used before is not to count.
+    while own_cpu_ms() < 1_000.0 {}
+    let (before, done) = (own_cpu_ms(), AtomicBool::new(false));
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                hint::spin_loop();
+            }
+        });
+        let pid = std::process::id().to_string();
+        let outcome = run(
+            "run",
+            &url,
+            &[&["--readers", "2", "--rate", "50", "--after", "0s", "--pid", &pid], &SHORT[..]].concat(),
+        );
+        done.store(true, Ordering::Relaxed);
+        outcome.expect_ok()
+    });
+    let (server, spent) = (outcome.number("/cpu/server_ms"), own_cpu_ms() - before);
+    // A thread that never sleeps uses more than a tenth of a core, even where others want it too.
+    assert!(server > 60.0 && server < spent, "{server} of {spent} ms: {outcome}");
+    let each = outcome.number("/cpu/server_us_per_delivery") * outcome.number("/cpu/deliveries");
+    assert!((each - server * 1000.0).abs() < 1.0, "{outcome}");
 }
 
 #[test]
@@ -79,6 +122,35 @@ fn stallers_are_told_to_be_cut_or_not() {
     let cut = run("run", &floor.url, &[&flags[..], &SHORT].concat()).expect_ok();
     assert_eq!(cut.report["stallers"].as_array().map(Vec::len), Some(2));
     assert_eq!(cut.report["stallers"][0]["server_end_open"], false, "{cut}");
+}
+
+#[test]
+fn the_servers_own_count_of_stallers_is_read_before_they_come_and_after() {
+    let floor = Floor::start(&[]);
+    let pages =
+        ["ends_total{reason=\"left\"} 5\nends_total{reason=\"stalled\"} 3\n", "ends_total{reason=\"stalled\"} 23\n"];
+    let url = metrics::start(&pages);
+    let flags = ["--readers", "1", "--stallers", "2", "--metrics", &url];
+    let counters = ["--counter", "ends_total{reason=\"stalled\"}", "--counter", "ends_total{reason=\"left\"}"];
+    let outcome = run("run", &floor.url, &[&flags[..], &counters, &SHORT].concat()).expect_ok();
+    let expected = serde_json::json!([
+        {"series": "ends_total{reason=\"stalled\"}", "before": 3.0, "after": 23.0},
+        {"series": "ends_total{reason=\"left\"}", "before": 5.0, "after": null},
+    ]);
+    assert_eq!(outcome.report["counters"], expected, "{outcome}");
+    assert!(outcome.stdout.contains("ends_total{reason=\"stalled\"} from 3 to 23"), "{outcome}");
+}
+
+#[test]
+fn without_the_metrics_that_were_asked_for_there_is_no_run() {
+    let floor = Floor::start(&[]);
+    for url in
+        [metrics::start(&["ends 1\n"]).replace("/metrics", "/elsewhere"), "http://127.0.0.1:1/metrics".to_owned()]
+    {
+        let outcome = run("run", &floor.url, &[&["--metrics", &url, "--counter", "ends"][..], &SHORT].concat());
+        assert_eq!(outcome.code, Some(2), "{outcome}");
+        assert!(outcome.stderr.contains("no metrics at"), "{outcome}");
+    }
 }
 
 #[test]

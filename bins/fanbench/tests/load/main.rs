@@ -2,6 +2,7 @@
 //! break it. A check that cannot fail would let a wrong figure pass, so each has a test in which it does.
 
 mod floor;
+mod metrics;
 mod scripted;
 
 mod checks;

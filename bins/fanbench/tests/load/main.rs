@@ -7,6 +7,9 @@ mod scripted;
 
 mod checks;
 mod loads;
+mod progress;
+mod s2;
+mod sources;
 
 use std::{fs, process::Command};
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
     thread,
 };
@@ -62,14 +62,22 @@ pub(crate) struct Scripted {
 struct State {
     messages: Vec<String>,
     reads: usize,
+    /// Where they came from.
+    readers: Vec<SocketAddr>,
 }
 
 impl Scripted {
     /// Starts a server; its threads live as long as the test process.
     pub(crate) fn start(fault: Fault, rotate_after: usize) -> String {
+        Self::start_watched(fault, rotate_after).0
+    }
+
+    /// The same, and the server itself, to ask what it has seen.
+    pub(crate) fn start_watched(fault: Fault, rotate_after: usize) -> (String, Arc<Self>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it has an address");
         let server = Arc::new(Self { fault, rotate_after, state: Mutex::default(), changed: Condvar::new() });
+        let watched = Arc::clone(&server);
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
                 let server = Arc::clone(&server);
@@ -77,7 +85,12 @@ impl Scripted {
                 thread::spawn(move || drop(server.serve(socket)));
             }
         });
-        format!("http://{address}/v1/stream/bench")
+        (format!("http://{address}/v1/stream/bench"), watched)
+    }
+
+    /// Where each read came from, in the order of their arrival.
+    pub(crate) fn readers(&self) -> Vec<SocketAddr> {
+        self.state.lock().expect("no thread panics with it").readers.clone()
     }
 
     fn serve(&self, mut socket: TcpStream) -> io::Result<()> {
@@ -133,7 +146,7 @@ impl Scripted {
             "-1" => 0,
             offset => self.resume(offset.parse().unwrap_or(0)),
         };
-        let nth = self.count_read();
+        let nth = self.count_read(socket.peer_addr()?);
         let ignored = match self.fault {
             Fault::IgnoreReads => true,
             Fault::IgnoreReturns => parameter("offset=") != "now",
@@ -158,9 +171,10 @@ impl Scripted {
     }
 
     /// How many reads there were, with this one.
-    fn count_read(&self) -> usize {
+    fn count_read(&self, reader: SocketAddr) -> usize {
         let mut state = self.state.lock().expect("no thread panics with it");
         state.reads += 1;
+        state.readers.push(reader);
         state.reads
     }
 

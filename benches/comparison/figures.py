@@ -43,9 +43,26 @@ def of(report: dict) -> dict[str, float]:
     if report["stallers"]:
         found["stallers"] = len(report["stallers"])
         found["stallers_gone"] = sum(not staller["server_end_open"] for staller in report["stallers"])
+        found["stallers_counted"] = _counted(report["counters"])
     if report["storms"] and all(storm["all_back_ms"] is not None for storm in report["storms"]):
         found["back_ms"] = max(storm["all_back_ms"] for storm in report["storms"])
     return {name: round(value, 3) for name, value in found.items() if value is not None}
+
+
+def growth(found: dict[str, float], peak: int) -> dict[str, float]:
+    """How much more memory the server had at its peak than before: when those who behave had joined and nobody else, and
+    when nobody was connected."""
+    since = {"grown_bytes": "anonymous_readers_bytes", "grown_from_start_bytes": "anonymous_start_bytes"}
+    if "anonymous_readers_bytes" not in found:
+        return {}
+    return {"peak_bytes": peak, **{name: max(0, peak - found[look]) for name, look in since.items()}}
+
+
+def _counted(counters: list[dict]) -> float | None:
+    """How far the server's own counter of stallers went meanwhile; a series that is not there yet has counted nothing."""
+    if not counters or counters[0]["after"] is None:
+        return None
+    return counters[0]["after"] - (counters[0]["before"] or 0)
 
 
 def failure(report: dict) -> str | None:

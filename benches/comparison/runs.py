@@ -67,8 +67,7 @@ def _measure(scenario: Scenario, step: Step, server: servers.Server, place: Plac
     found.update(calls)
     if server.beside:
         found["store_cores"] = round(store_used / seconds, 3)
-    if "anonymous_connected_bytes" in found:
-        found["growth_bytes"] = max(0, peak - found["anonymous_connected_bytes"])
+    found.update(figures.growth(found, peak))
     return {"failure": figures.failure(report), "figures": found}
 
 
@@ -91,15 +90,14 @@ def _client(command: list[str], output, server: servers.Server) -> tuple[int | N
 
 
 def _command(scenario: Scenario, step: Step, server: servers.Server, place: Place, quick: bool) -> list[str]:
-    command = ["taskset", "--cpu-list", str(place.client_core), str(place.fanbench), _subcommand(FILES / step.file)]
+    load = tomllib.loads((FILES / step.file).read_text())
+    command = ["taskset", "--cpu-list", str(place.client_core), str(place.fanbench), load["command"]]
     command += ["--scenario", str(FILES / step.file), "--adapter", server.adapter, "--url", server.url]
     for pid in server.pids:
         command += ["--pid", str(pid)]
+    if server.stalled and "stallers" in load:
+        command += ["--metrics", server.stalled[0], "--counter", server.stalled[1]]
     return command + list(step.arguments) + list(scenario.quick if quick else ())
-
-
-def _subcommand(file: Path) -> str:
-    return tomllib.loads(file.read_text())["command"]
 
 
 def _last_line(log: Path) -> str:

@@ -25,6 +25,8 @@ class Server:
     url: str = ""
     pids: list[int] = field(default_factory=list)
     beside: list[int] = field(default_factory=list)
+    # Where its metrics are, and the counter among them of readers that it has sent away because they did not read.
+    stalled: tuple[str, str] | None = None
 
 
 class DidNotStart(Exception):
@@ -63,6 +65,8 @@ def _introduced(name: str, process: subprocess.Popen) -> Server:
                 server.pids.append(int(value))
             case "beside":
                 server.beside.append(int(value))
+            case "stalled":
+                server.stalled = tuple(value.split(" ", 1))
             case "ready":
                 return server
     raise DidNotStart(process.stderr.read().strip().splitlines()[-1])

@@ -3,10 +3,11 @@
 import sys
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
 
-from comparison import figures, page, syscalls, tables  # noqa: E402
+from comparison import figures, page, runs, servers, syscalls, tables  # noqa: E402
 from comparison.scenarios import SCENARIOS, Column, Scenario, Step  # noqa: E402
 
 CPU = "load.cpu"
@@ -88,7 +89,17 @@ class Failures(unittest.TestCase):
 
 
 class Figures(unittest.TestCase):
-    NOTHING_WRONG = {"ok": True, "failures": [], "failures_total": 0, "refusals": {}, "memory": [], "stallers": [], "storms": [], "replays": None}
+    NOTHING_WRONG = {
+        "ok": True,
+        "failures": [],
+        "failures_total": 0,
+        "refusals": {},
+        "memory": [],
+        "stallers": [],
+        "counters": [],
+        "storms": [],
+        "replays": None,
+    }
 
     def test_the_first_thing_that_was_wrong_is_why_a_run_failed(self):
         report = {"ok": False, "failures": ["reader 3: a gap", "reader 4: a gap"], "failures_total": 1200}
@@ -113,11 +124,40 @@ class Figures(unittest.TestCase):
         self.assertEqual((found["stallers"], found["stallers_gone"]), (3, 2))
 
 
+    def test_stallers_are_counted_by_how_far_the_servers_counter_went(self):
+        def counted(before, after):
+            counters = [{"series": "stalled", "before": before, "after": after}]
+            stallers = [{"server_end_open": False}]
+            return figures.of({**self.NOTHING_WRONG, "stallers": stallers, "counters": counters}).get("stallers_counted")
+
+        self.assertEqual(counted(3.0, 23.0), 20)
+        # Nothing is shown of what has not happened yet.
+        self.assertEqual(counted(None, 20.0), 20)
+        self.assertIsNone(counted(3.0, None))
+        self.assertNotIn("stallers_counted", figures.of({**self.NOTHING_WRONG, "stallers": [{"server_end_open": False}]}))
+
+    def test_growth_is_from_those_who_behave_and_from_nobody(self):
+        looks = [{"at": at, "rss_anon": rss} for at, rss in (("start", 10), ("readers", 30), ("connected", 60))]
+        found = figures.of({**self.NOTHING_WRONG, "memory": looks})
+        self.assertEqual(figures.growth(found, 100), {"peak_bytes": 100, "grown_bytes": 70, "grown_from_start_bytes": 90})
+        self.assertEqual(figures.growth({}, 100), {})
+
+
 class Scenarios(unittest.TestCase):
     def test_every_step_has_its_file(self):
         folder = Path(__file__).resolve().parents[2] / "benches" / "scenarios"
         named = {step.file for scenario in SCENARIOS for step in scenario.steps}
         self.assertEqual(named, {path.name for path in folder.glob("*.toml")})
+
+    def test_where_some_do_not_read_the_servers_own_count_of_them_is_asked_for(self):
+        said = ["adapter floor\n", "url http://h/bench\n", 'stalled http://h/metrics ends{reason="left out"}\n', "ready\n"]
+        server = servers._introduced("some", SimpleNamespace(stdout=said))
+        self.assertEqual(server.stalled, ("http://h/metrics", 'ends{reason="left out"}'))
+        place = runs.Place(Path("fanbench"), 1, Path("logs"))
+        scenario = next(scenario for scenario in SCENARIOS if scenario.name == "hostile")
+        calm, hostile = (runs._command(scenario, step, server, place, False) for step in scenario.steps)
+        self.assertEqual(hostile[-4:], ["--metrics", "http://h/metrics", "--counter", 'ends{reason="left out"}'])
+        self.assertNotIn("--metrics", calm)
 
     def test_no_two_have_one_name(self):
         names = [scenario.name for scenario in SCENARIOS]

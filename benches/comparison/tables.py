@@ -33,10 +33,26 @@ def cell(column: Column, server: str, runs: list[dict]) -> str:
     """The median over the rounds that held; in brackets, over those that failed, where none has held."""
     mine = [run for run in runs if run["server"] == server]
     for counted, form in (([run for run in mine if holds(run)], "{}"), (mine, "({})")):
-        values = [found for run in counted if (found := value(column, run, runs)) is not None]
+        values = _values(column, counted, runs)
         if values:
-            return form.format(f"{median(values):,.{column.decimals}f}")
+            return form.format(printed(column, median(values)))
     return NOTHING
+
+
+def shown(column: Column, server: str, runs: list[dict]) -> float | None:
+    """The number that the cell shows: rounded, and only of rounds that held."""
+    values = _values(column, [run for run in runs if run["server"] == server and holds(run)], runs)
+    return rounded(column, median(values)) if values else None
+
+
+def rounded(column: Column, figure: float) -> float:
+    """The number that stands for a figure in a cell of this column."""
+    return float(f"{figure:.{column.decimals}f}")
+
+
+def printed(column: Column, figure: float) -> str:
+    """A figure as a cell of this column has it."""
+    return f"{figure:,.{column.decimals}f}"
 
 
 def value(column: Column, run: dict, runs: list[dict]) -> float | None:
@@ -55,6 +71,10 @@ def value(column: Column, run: dict, runs: list[dict]) -> float | None:
 def holds(run: dict) -> bool:
     """Whether every step did what it should; what a run measured that lost or repeated a message says nothing."""
     return all(outcome["failure"] is None for outcome in run["steps"].values())
+
+
+def _values(column: Column, of: list[dict], runs: list[dict]) -> list[float]:
+    return [found for run in of if (found := value(column, run, runs)) is not None]
 
 
 def _name(server: str, runs: list[dict]) -> str:

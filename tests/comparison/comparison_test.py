@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
 
-from comparison import figures, page, runs, servers, syscalls, tables  # noqa: E402
+from comparison import bars, figures, page, runs, servers, syscalls, tables  # noqa: E402
 from comparison.scenarios import SCENARIOS, Column, Scenario, Step  # noqa: E402
 
 CPU = "load.cpu"
@@ -141,6 +141,80 @@ class Figures(unittest.TestCase):
         found = figures.of({**self.NOTHING_WRONG, "memory": looks})
         self.assertEqual(figures.growth(found, 100), {"peak_bytes": 100, "grown_bytes": 70, "grown_from_start_bytes": 90})
         self.assertEqual(figures.growth({}, 100), {})
+
+
+class Bars(unittest.TestCase):
+    COLUMN = Column("CPU", "load.cpu", 2)
+
+    def verdict(self, limit, runs, each=False):
+        bar = bars.Bar("some", "CPU", "some", "scenario", self.COLUMN, limit, each)
+        return bars.judge(bar, {"scenario": {"runs": runs}})
+
+    @staticmethod
+    def of(*figures):
+        return [a_run(number, "tailwater", figure) for number, figure in enumerate(figures, 1)]
+
+    def test_a_figure_is_held_to_its_bar_as_it_is_printed(self):
+        for each in (False, True):
+            self.assertTrue(self.verdict(bars.Limit("≤", 1.15), self.of(1.1549), each).holds)
+        short = self.verdict(bars.Limit("≤", 1.15), self.of(1.156))
+        self.assertEqual((short.holds, bars.outcome(short)), (False, "short by 0.01"))
+
+    def test_below_is_not_the_same_and_at_least_looks_the_other_way(self):
+        self.assertFalse(self.verdict(bars.Limit("<", 2), self.of(2.0)).holds)
+        self.assertTrue(self.verdict(bars.Limit("<", 2), self.of(1.9)).holds)
+        self.assertTrue(self.verdict(bars.Limit("≥", 2), self.of(2.0)).holds)
+        self.assertFalse(self.verdict(bars.Limit("≥", 2), self.of(1.9)).holds)
+
+    def test_the_best_of_the_others_is_the_bar(self):
+        others = [a_run(1, "electric", 5.0), a_run(1, "nchan", 3.0)]
+        limit = bars.Limit("<", servers=("electric", "nchan"))
+        self.assertFalse(self.verdict(limit, self.of(4.0) + others).holds)
+        self.assertTrue(self.verdict(limit, self.of(2.0) + others).holds)
+        self.assertEqual(bars.outcome(self.verdict(limit, self.of(2.0) + others[:1])), "not measured")
+
+    def test_a_median_forgives_one_round_and_a_count_forgives_none(self):
+        self.assertTrue(self.verdict(bars.Limit("≥", 20), self.of(20, 19, 20)).holds)
+        self.assertFalse(self.verdict(bars.Limit("≥", 20), self.of(20, 19, 20), each=True).holds)
+        self.assertFalse(self.verdict(bars.Limit("≤", 0), self.of(0, 0, 1), each=True).holds)
+
+    def test_a_run_of_ours_that_failed_misses_every_bar(self):
+        failed = [*self.of(1.0), a_run(2, "tailwater", 1.0, "a gap")]
+        self.assertEqual(bars.outcome(self.verdict(bars.Limit("≤", 9), failed)), "failed 1 of 2")
+
+    def test_what_was_not_measured_does_not_hold(self):
+        self.assertEqual(bars.outcome(self.verdict(bars.Limit("≤", 9), [])), "not measured")
+        self.assertFalse(bars.judge(bars.BARS[0], {}).holds)
+
+
+class Committed(unittest.TestCase):
+    """The page and the records of this repository."""
+
+    DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+    def setUp(self):
+        self.records = page.read(self.DOCS / "benchmarks")
+        self.by_name = {record["scenario"]: record for record in self.records}
+
+    def test_every_bar_is_held_that_is_not_known_to_be_missed_and_the_page_is_of_these_records(self):
+        self.assertEqual(page.problems(self.records, (self.DOCS / "benchmarks.md").read_text()), [])
+
+    def test_a_bar_that_is_missed_and_not_known_fails_and_so_does_one_that_is_known_and_holds(self):
+        missed = {bar.id for bar in bars.BARS if not bars.judge(bar, self.by_name).holds}
+        missed |= {f"record-{scenario.name}" for scenario in SCENARIOS if scenario.name not in self.by_name}
+        self.assertEqual({problem.split(":")[0] for problem in bars.problems(self.by_name, {})}, missed)
+        every = {bar.id: "because" for bar in bars.BARS} | {id: "because" for id in missed}
+        held = {bar.id for bar in bars.BARS} - missed
+        self.assertGreater(len(held), 10)
+        self.assertEqual({problem.split(":")[0] for problem in bars.problems(self.by_name, every)}, held)
+
+    def test_a_page_of_other_figures_fails(self):
+        text = (self.DOCS / "benchmarks.md").read_text().replace("| holds |", "| held |", 1)
+        self.assertEqual(page.problems(self.records, text), ["the page is not what the records say: benches/compare --page writes it"])
+
+    def test_no_two_bars_have_one_name(self):
+        names = [bar.id for bar in bars.BARS]
+        self.assertEqual(len(names), len(set(names)))
 
 
 class Scenarios(unittest.TestCase):

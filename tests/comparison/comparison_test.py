@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches"))
 
-from comparison import bars, figures, page, runs, servers, syscalls, tables  # noqa: E402
+from comparison import bars, figures, page, runs, samples, servers, syscalls, tables  # noqa: E402
 from comparison.scenarios import SCENARIOS, Column, Scenario, Step  # noqa: E402
 
 CPU = "load.cpu"
@@ -254,6 +254,30 @@ class SystemCalls(unittest.TestCase):
     def test_calls_are_counted_by_what_they_are_for(self):
         found = syscalls.by_purpose({"write": 2, "sendto": 3, "recvfrom": 1, "epoll_wait": 4, "futex": 10})
         self.assertEqual(found, {"calls": 20, "writes": 5, "reads": 1, "waits": 4})
+
+
+class Samples(unittest.TestCase):
+    SCRIPT = """shard-0     1 cpu-clock:
+\tffffffff81 tcp_sendmsg_locked ([kernel.kallsyms])
+\tffffffff82 __x64_sys_sendto ([kernel.kallsyms])
+\t    7f0000 __send (/lib/libc.so.6)
+
+shard-0     1 cpu-clock:
+\tffffffff83 ep_poll ([kernel.kallsyms])
+\tffffffff84 __x64_sys_epoll_wait ([kernel.kallsyms])
+
+tokio-rt-worker     2 cpu-clock:
+\t    550000 send_all (/bin/server)
+
+fanbench     3 cpu-clock:
+\tffffffff85 ksys_write ([kernel.kallsyms])
+
+"""
+
+    def test_a_sample_is_of_a_thread_and_of_what_it_was_doing(self):
+        found = samples.counted(self.SCRIPT)
+        wanted = {("shard", "send"): 1, ("shard", "kernel"): 1, ("worker", "own"): 1, ("floor", "send"): 1}
+        self.assertEqual(dict(found), wanted)
 
 
 if __name__ == "__main__":

@@ -299,7 +299,8 @@ impl Passage {
             answered = parked.answer(wake, &stands) => answered.unwrap_or_else(IntoResponse::into_response),
         };
         observed.finish(&host.app, &mut response);
-        let is_last = unread.is_empty() && host.is_over(&self.admitted);
+        // Whatever the client has sent ahead: behind what says that it is the last, nothing more is answered.
+        let is_last = host.is_over(&self.admitted);
         if is_last {
             // Whoever keeps connections must not send a request into the end of this one.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::response::Response;
 use http::{StatusCode, header};
-use tailwater_fanout::{Delivery, Event, Head, OpError, Reader, Stands, Wake};
-use tailwater_log::{Misplaced, Refusal};
+use tailwater_fanout::{Delivery, Event, Head, Reader, Stands, Wake};
+use tailwater_log::Refusal;
 use tailwater_protocol::{Answer, Offset, ReadOffset, cursor, headers};
 use tokio::time::{Instant, sleep_until};
 
@@ -114,8 +114,7 @@ impl Poll {
                         return Ok(response);
                     }
                 }
-                Event::Reset { earliest } => return Err(OpError::from(Misplaced::Gone { earliest }).into()),
-                Event::Gone => return Err(wait.gone().await),
+                Event::Reset { .. } | Event::Gone => return Err(wait.gone(reader.position()).await),
                 Event::Failed(error) => return Err(error.into()),
             }
         }
@@ -215,11 +214,12 @@ impl Wait {
         response
     }
 
-    /// What became of a stream that went away under its reader.
-    async fn gone(&self) -> Problem {
-        let error = match self.app.gateway.head(&self.permit.key).await {
+    /// What became of a stream that went away under its reader: what a request that came now would be told. How its reader
+    /// has heard of it says nothing: who waits at a shard joins anew, and finds what is there by then.
+    async fn gone(&self, position: Offset) -> Problem {
+        let error = match self.app.gateway.read(&self.permit.key, ReadOffset::At(position)).await {
             Err(error) => error,
-            // Created again meanwhile; what was waited for has gone all the same.
+            // What was waited for has gone, whatever is there instead.
             Ok(_) => Refusal::NotFound.into(),
         };
         self.permit.failed(&self.app, error).await

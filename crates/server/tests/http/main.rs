@@ -1,5 +1,5 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`ends`], [`limits`], [`overload`], [`quotas`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`],
+//! [`sockets`], [`ends`], [`heads`], [`limits`], [`overload`], [`quotas`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`],
 //! [`tls`], [`issuers`], [`attacked`] and [`replayed`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
@@ -15,6 +15,7 @@ mod errors;
 mod fixture;
 #[path = "../../../auth/tests/tokens/forge.rs"]
 mod forge;
+mod heads;
 mod http2;
 mod injection;
 mod issuer;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prometheus::TextEncoder;
 use tailwater_server::Config;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -113,4 +114,39 @@ async fn a_reader_that_takes_nothing_is_gone_and_one_beside_it_gets_all() {
     .unwrap();
     counted(&fixture, &cut("stalled", 1)).await;
     counted(&fixture, "tailwater_http_sse_readers 1").await;
+}
+
+/// What has been counted under a name, by reason; nothing where that is nought.
+fn reasons(fixture: &Fixture, name: &str) -> Vec<(String, String)> {
+    let text = TextEncoder::new().encode_to_string(&fixture.registry.gather()).unwrap();
+    let counted = |line: &str| {
+        let (reason, count) = line.strip_prefix(name)?.strip_prefix("{reason=\"")?.split_once("\"} ")?;
+        (count != "0").then(|| (reason.to_owned(), count.to_owned()))
+    };
+    text.lines().filter_map(counted).collect()
+}
+
+#[tokio::test]
+async fn a_live_reader_that_takes_nothing_is_counted_as_a_staller_and_as_nothing_else() {
+    // How much its stream keeps for who is slow, and whether that is too little: then it does not stall at the shard, but
+    // on its way back there.
+    for (ring_bytes, falls_behind) in [(1 << 20, false), (1, true)] {
+        let config = Config { write_timeout: SHORT, send_buffer: 4096, delivery_shards: 1, ..Config::default() };
+        let fixture = Fixture::with(config, tailwater_fanout::Config { ring_bytes, ..Default::default() });
+        fixture.put("/v1/stream/s", "text/plain", "").await;
+        let (_server, address) = serve(&fixture).await;
+        let mut staller = cramped(address).await;
+        staller.write_all(b"GET /v1/stream/s?offset=now&live=sse HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        counted(&fixture, "tailwater_shard_readers 1").await;
+        // More than the two kernels hold for it, and less than the larger ring.
+        for _ in 0..64 {
+            fixture.post("/v1/stream/s", "text/plain", vec![b'x'; 8 << 10]).await;
+        }
+        counted(&fixture, "tailwater_http_connections 0").await;
+        let once = [("stalled".to_owned(), "1".to_owned())];
+        assert_eq!(reasons(&fixture, "tailwater_connections_cut_total"), once);
+        assert_eq!(reasons(&fixture, "tailwater_http_sse_ends_total"), once);
+        assert_eq!(fixture.metric("tailwater_shard_fell_behind_total 0"), !falls_behind);
+        assert!(fixture.metric("tailwater_shard_readers 0") && fixture.metric("tailwater_http_sse_readers 0"));
+    }
 }

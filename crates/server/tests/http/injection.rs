@@ -2,6 +2,7 @@
 //! are read on each way that a live response can take, by a parser of the standard that checks the protocol's rules.
 
 use proptest::{prelude::*, sample::select};
+use tailwater_server::Config;
 use tailwater_testkit::{
     Chunks, Piece,
     sse::{DurableEvent, DurableSse, Payload},
@@ -63,7 +64,7 @@ fn binary() -> impl Strategy<Value = Vec<u8>> {
 /// What two readers were sent: one that was there all the time, and has been at a delivery shard; and one that came for
 /// what had been written, inside the HTTP library.
 async fn followed(content_type: &str, messages: &[Vec<u8>]) -> [Vec<u8>; 2] {
-    let fixture = Fixture::new();
+    let fixture = Fixture::with(Config { delivery_shards: 1, ..Config::default() }, Default::default());
     fixture.send("PUT", PATH, &[("content-type", content_type)], "").await;
     let (_server, address) = serve(&fixture).await;
     let mut live = request(address, &format!("GET {PATH}?offset=-1&live=sse HTTP/1.1\r\nhost: h")).await;

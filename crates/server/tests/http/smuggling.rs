@@ -202,7 +202,7 @@ async fn what_has_one_meaning_only_is_served() {
 
 #[tokio::test]
 async fn nothing_is_smuggled_behind_a_live_response() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::with(Config { delivery_shards: 1, ..Config::default() }, Default::default());
     let (_server, address) = serve(&fixture).await;
     let behind =
         [HEADS[0], HEADS[2], HEADS[13], HEADS[32], HEADS[37], HEADS[39], HEADS[46]].map(|(a, b)| format!("{a}{b}"));

@@ -215,7 +215,7 @@ async fn http2_without_tls_is_understood() {
 async fn requests_that_were_sent_ahead_are_answered_in_order_however_often_the_connection_leaves() {
     // More than the HTTP library reads at once, and less than is too much.
     const AHEAD: usize = 120;
-    let fixture = Fixture::new();
+    let fixture = Fixture::with(Config { delivery_shards: 1, ..Config::default() }, Default::default());
     for path in ["/v1/stream/a", "/v1/stream/b"] {
         fixture.put(path, "text/plain", "").await;
     }
@@ -255,7 +255,7 @@ async fn requests_that_were_sent_ahead_are_answered_in_order_however_often_the_c
 #[tokio::test]
 async fn a_replay_that_ends_inside_a_character_goes_on_with_the_rest_of_it() {
     let small = tailwater_fanout::Config { ring_bytes: 1, ..tailwater_fanout::Config::default() };
-    let fixture = Fixture::with(Config::default(), small);
+    let fixture = Fixture::with(Config { delivery_shards: 1, ..Config::default() }, small);
     fixture.put("/v1/stream/s", "text/plain", "").await;
     // The ring holds the last one alone; what is before it is replayed, together with it.
     for piece in [b"before ".as_slice(), b"a\xe2"] {

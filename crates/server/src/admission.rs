@@ -100,6 +100,9 @@ pub(crate) enum Limit {
     /// As many requests as may be served at once.
     #[error("the gateway serves as many requests as it may")]
     Requests,
+    /// As many bytes of bodies as there may be in memory.
+    #[error("the gateway holds as many bytes of bodies as it may")]
+    BodyBytes,
     /// The process has as many files open as it may.
     #[error("the gateway has as many files open as it may")]
     Descriptors,
@@ -272,6 +275,7 @@ impl Limit {
             Self::OperationsConnections => "operations_connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::Requests => "requests",
+            Self::BodyBytes => "body_bytes",
             Self::Descriptors => "descriptors",
         }
     }

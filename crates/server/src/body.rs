@@ -12,12 +12,14 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use prometheus::IntGauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
+    admission::Limit,
     config::{Config, MAX_DECLINED_BODIES, WHOLE_BODY_TIMEOUT},
     connection::Cut,
     metrics::Metrics,
@@ -56,6 +58,8 @@ pub(crate) struct Received {
 struct Share {
     permit: Option<OwnedSemaphorePermit>,
     using: Option<Using>,
+    /// What all bodies hold together.
+    held: IntGauge,
 }
 
 /// Why a body was not taken.
@@ -89,6 +93,7 @@ impl Limits {
         let units = (config.body_budget / UNIT).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(units));
         let declined = Arc::new(Semaphore::new(MAX_DECLINED_BODIES));
+        metrics.body_limit.set(bytes(units));
         Self { max: config.max_body, idle: config.body_timeout, budget, units, declined, metrics: metrics.clone() }
     }
 
@@ -148,7 +153,8 @@ impl Limits {
     async fn collect(&self, mut body: Body, max: usize, of: Option<&Arc<Usage>>) -> Result<Received, BodyError> {
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        let mut share = Share { permit: None, using: of.map(|usage| usage.begin_with_none(Shared::Bodies)) };
+        let using = of.map(|usage| usage.begin_with_none(Shared::Bodies));
+        let mut share = Share { permit: None, using, held: self.metrics.body_bytes.clone() };
         loop {
             let frame = timeout(self.idle, body.frame()).await.map_err(|_| BodyError::TimedOut)?;
             let Some(frame) = frame else { break };
@@ -177,22 +183,49 @@ impl Limits {
     /// Makes the share of a body large enough for so many bytes in all. It depends on these alone: whoever cuts a body into
     /// crumbs takes no more of the budget than others.
     fn take(&self, share: &mut Share, total: usize) -> Result<(), BodyError> {
-        let held = share.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let units = total.div_ceil(UNIT).saturating_sub(held);
+        let units = total.div_ceil(UNIT).saturating_sub(share.units());
         if units == 0 {
             return Ok(());
         }
-        let units = u32::try_from(units).map_err(|_| BodyError::OverBudget)?;
-        let more = Arc::clone(&self.budget).try_acquire_many_owned(units).map_err(|_| BodyError::OverBudget)?;
-        match &mut share.permit {
-            Some(permit) => permit.merge(more),
-            None => share.permit = Some(more),
-        }
+        let more = u32::try_from(units).ok().and_then(|units| {
+            // Nobody waits: what is held may be held for as long as its client likes.
+            Arc::clone(&self.budget).try_acquire_many_owned(units).ok()
+        });
+        let Some(more) = more else {
+            self.metrics.refused(Limit::BodyBytes);
+            return Err(BodyError::OverBudget);
+        };
+        share.grow(more);
         let Some(using) = &mut share.using else { return Ok(()) };
-        using.grow(u64::from(units));
+        using.grow(units as u64);
         let used = self.units - self.budget.available_permits();
         if using.refused(used, self.units, &self.metrics) { Err(BodyError::OverFairShare) } else { Ok(()) }
     }
+}
+
+impl Share {
+    fn units(&self) -> usize {
+        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    fn grow(&mut self, more: OwnedSemaphorePermit) {
+        self.held.add(bytes(more.num_permits()));
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.sub(bytes(self.units()));
+    }
+}
+
+/// So many units, for a gauge.
+fn bytes(units: usize) -> i64 {
+    i64::try_from(units.saturating_mul(UNIT)).unwrap_or(i64::MAX)
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {
@@ -305,8 +338,12 @@ mod tests {
         let limits = limits(2 * UNIT, 3 * UNIT);
         let body = || Body::from(vec![0_u8; 2 * UNIT]);
         let held = limits.receive_within(usize::MAX, None, &HeaderMap::new(), body()).await.unwrap();
+        let gauges = || (limits.metrics.body_bytes.get(), limits.metrics.body_limit.get());
+        assert_eq!(gauges(), (2048, 3072));
         assert_eq!(receive(&limits, body()).await, Err(BodyError::OverBudget));
+        assert_eq!(gauges(), (2048, 3072), "what is refused holds nothing");
         drop(held);
+        assert_eq!(gauges(), (0, 3072));
         assert!(receive(&limits, body()).await.is_ok());
     }
 

@@ -44,6 +44,10 @@ pub struct Metrics {
     sse_ends: IntCounterVec,
     /// `tailwater_http_long_polls`: long-polls that wait.
     pub(crate) long_polls: IntGauge,
+    /// `tailwater_http_body_bytes`: memory that bodies hold.
+    pub(crate) body_bytes: IntGauge,
+    /// `tailwater_http_body_limit_bytes`: how much they may hold.
+    pub(crate) body_limit: IntGauge,
     /// `tailwater_http_received_bytes_total`: bytes of bodies taken in.
     pub(crate) received: IntCounter,
     /// `tailwater_http_sent_bytes_total`: bytes of streams handed to connections, encoded.
@@ -142,7 +146,7 @@ impl Metrics {
             )?,
             refused: counters(
                 "tailwater_connections_refused_total",
-                "Connections, and requests through proxies, that met a limit.",
+                "Connections, and requests, that met a limit.",
                 &["limit"],
             )?,
             cut: counters(
@@ -168,6 +172,8 @@ impl Metrics {
                 &["reason"],
             )?,
             long_polls: gauge("tailwater_http_long_polls", "Long-polls that wait.")?,
+            body_bytes: gauge("tailwater_http_body_bytes", "Bytes of memory that request bodies hold.")?,
+            body_limit: gauge("tailwater_http_body_limit_bytes", "Bytes of memory that request bodies may hold.")?,
             received: counter("tailwater_http_received_bytes_total", "Bytes of request bodies.")?,
             sent: counter("tailwater_http_sent_bytes_total", "Bytes of streams sent, as encoded.")?,
             gave_way: counter(

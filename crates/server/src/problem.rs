@@ -416,10 +416,7 @@ impl From<BodyError> for Problem {
             BodyError::TimedOut => (StatusCode::REQUEST_TIMEOUT, "body_timeout", "Body too slow"),
             BodyError::Broken => (StatusCode::BAD_REQUEST, "broken_body", "Malformed request"),
             BodyError::OverFairShare => return Self::over_fair_share(Shared::Bodies),
-            BodyError::OverBudget => {
-                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", "Over capacity", &error);
-                return problem.blamed_on(Fault::Gateway).again_after(SOON);
-            }
+            BodyError::OverBudget => return Limit::BodyBytes.into(),
         };
         Self::new(status, code, title, &error)
     }
@@ -444,7 +441,7 @@ impl From<Limit> for Problem {
                 let (code, title) = ("too_many_connections_from_address", "Too many connections");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, code, title, &limit)
             }
-            Limit::Requests => {
+            Limit::Requests | Limit::BodyBytes => {
                 let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_capacity", "Over capacity", &limit);
                 return problem.blamed_on(Fault::Gateway).again_after(SOON);
             }

@@ -130,7 +130,12 @@ async fn with_every_limit_met_at_once_what_is_too_much_is_told_so_and_when_it_ha
     // A body that has not come whole, and with it the bytes that all of them may have.
     let slow = posting(address, &post("s", 4096), 4095).await;
     counted(&fixture, "tailwater_http_requests_in_flight 8").await;
+    // That one, and what waits to be appended: a KiB each.
+    counted(&fixture, "tailwater_http_body_bytes 7168").await;
+    assert!(fixture.metric("tailwater_http_body_limit_bytes 8192"));
     refused(&mut posting(address, &post("s", 3000), 3000).await, "over_capacity").await;
+    counted(&fixture, "tailwater_connections_refused_total{limit=\"body_bytes\"} 1").await;
+    assert!(fixture.metric("tailwater_http_body_bytes 7168"), "what is refused holds nothing");
     // Heads without bodies, until there are as many requests as there may be.
     let mut idle = Vec::new();
     for _ in 8 + readers.len()..REQUESTS {
@@ -155,6 +160,7 @@ async fn with_every_limit_met_at_once_what_is_too_much_is_told_so_and_when_it_ha
     }
     drop((slow, idle));
     counted(&fixture, "tailwater_http_requests_in_flight 0").await;
+    counted(&fixture, "tailwater_http_body_bytes 0").await;
     counted(&fixture, "tailwater_http_connections 3").await;
     until(address, &post("s", 4096), 4096, 204).await;
     for stream in ["a", "b", "c", "d", "e"] {

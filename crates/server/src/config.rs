@@ -88,11 +88,16 @@ pub(crate) const MAX_OPERATIONS_CONNECTIONS_PER_ADDRESS: usize = 8;
 pub(crate) const MAX_OPERATIONS_REQUESTS: usize = 64;
 /// How many connections beyond a limit are being told so at once. Further ones wait in the kernel's queue.
 pub(crate) const MAX_REFUSALS: usize = 64;
+/// How many connections each listener tells at once that the process may open no more files, each with a descriptor that is
+/// kept for that. Further ones wait in the kernel's queue.
+pub(crate) const MAX_DESCRIPTOR_REFUSALS: usize = 16;
 /// How many bodies are thrown away at once, so that their clients get to read why they are refused. Where there are more, the
 /// connection or stream of one that is refused ends instead.
 pub(crate) const MAX_DECLINED_BODIES: usize = 1024;
 /// How long a connection that is refused may take to ask and to read the answer.
 pub(crate) const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
+/// The same where the process may open no more files, because others wait for its descriptor.
+pub(crate) const DESCRIPTOR_REFUSAL_LIMIT: Duration = Duration::from_secs(2);
 /// How long a connection that has been answered for good may still send, so that it reads the answer before it is reset.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// By how much the kernel's patience with a silent peer exceeds the write timeout, which is the more precise of the two.

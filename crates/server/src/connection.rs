@@ -48,7 +48,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::{Admission, Admitted, Limit, Peer},
     app::App,
-    config::{Config, LINGER, MAX_HEAD, PEER_TIMEOUT_MARGIN, REFUSAL_LIMIT},
+    config::{Config, DESCRIPTOR_REFUSAL_LIMIT, LINGER, MAX_HEAD, PEER_TIMEOUT_MARGIN, REFUSAL_LIMIT},
     delivery::{Boarding, Luggage, Passage},
     handover::{Exit, Watched, may_leave},
     host,
@@ -296,7 +296,8 @@ impl Host {
         let asked = self.close.child_token();
         let service = Refusal { app: self.app.clone(), surface: self.surface, limit, asked: asked.clone() };
         let nowhere = Exit::default();
-        let conversation = timeout(REFUSAL_LIMIT, self.converse(stream, service, &nowhere, &asked, None));
+        let patience = if limit == Limit::Descriptors { DESCRIPTOR_REFUSAL_LIMIT } else { REFUSAL_LIMIT };
+        let conversation = timeout(patience, self.converse(stream, service, &nowhere, &asked, None));
         // Whoever does not even ask is told nothing.
         let end = self.until_cut(async { conversation.await.unwrap_or(End::Finished) }).await;
         tracing::debug!(?end, ?limit, %peer, "a connection was refused");
@@ -520,7 +521,7 @@ impl End {
         cut.map_or(Self::Broken(error), Self::Cut)
     }
 
-    fn of_http2(served: hyper::Result<()>) -> Self {
+    pub(crate) fn of_http2(served: hyper::Result<()>) -> Self {
         let Err(error) = served else { return Self::Finished };
         if error.is_timeout() {
             return Self::Cut(Cut::Unreachable);

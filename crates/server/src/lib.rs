@@ -41,6 +41,7 @@
 //! | `host` | whom a request is for |
 //! | `http2` | the bounds of HTTP/2 |
 //! | `refuse` | the answer to whoever cannot be let in |
+//! | `reserve` | descriptors for whoever is told that there are no more |
 //! | [`edges`] | what is laid open to be fuzzed |
 //! | `rewind` | a connection of which the beginning was read already |
 //! | `wire` | a response as bytes, outside the HTTP library |
@@ -97,6 +98,7 @@ mod quota;
 mod read;
 mod refuse;
 mod request;
+mod reserve;
 mod rewind;
 mod routes;
 mod share;

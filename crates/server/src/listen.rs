@@ -1,14 +1,15 @@
 //! Listeners, and the end of the server.
 //!
 //! Who cannot be let in is told so, by a bounded number of refusals at once; beyond those, connections wait in the kernel's
-//! queue. Where the process may open no more files, a descriptor that was kept for that is given up for as long as it
-//! takes to refuse one connection: so nobody waits for an answer that cannot come, and the loop does not spin.
+//! queue. Where the process may open no more files, descriptors that were kept for that are given up for as long as it
+//! takes to refuse the connections ([`reserve`](crate::reserve)): so nobody waits for an answer that cannot come, nor for a
+//! peer that does not read its own, and the loop does not spin.
 //!
 //! The end has two parts. First readiness says no; a moment later the live responses begin to end, spread over what is left
 //! of the drain window, while everything else is served as ever. Then nothing more is accepted, idle connections close, requests that are being served
 //! may finish for a moment, and what is left is cut off. So it takes the window and that moment at most.
 
-use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tailwater_fanout::Shards;
 use tokio::{
@@ -26,6 +27,7 @@ use crate::{
     drain::Drain,
     guard::Auth,
     location::LocalAddress,
+    reserve::Reserve,
     routes::router_of,
     surface::{Listeners, Surface},
 };
@@ -62,8 +64,8 @@ pub enum Ended {
 struct Acceptor {
     host: Arc<Host>,
     listener: TcpListener,
-    /// Open for nothing but to be closed when there are no more descriptors.
-    spare: Option<File>,
+    /// What is given up where there are no more descriptors.
+    reserve: Reserve,
     /// Whether the last attempt to accept failed, which is logged once and not each time.
     fails: bool,
 }
@@ -189,7 +191,7 @@ impl Drop for Crew {
 
 impl Acceptor {
     fn new(host: Host, listener: TcpListener) -> Self {
-        Self { host: Arc::new(host), listener, spare: spare(), fails: false }
+        Self { host: Arc::new(host), listener, reserve: Reserve::new(), fails: false }
     }
 
     async fn run(mut self) {
@@ -210,6 +212,7 @@ impl Acceptor {
         match self.listener.accept().await {
             Ok((stream, peer)) => {
                 self.fails = false;
+                self.reserve.fill();
                 self.receive(stream, peer);
             }
             Err(error) => {
@@ -218,7 +221,7 @@ impl Acceptor {
                 }
                 // Of what a connection has died of before it was accepted, the next one knows nothing.
                 if is_want_of_descriptors(&error) {
-                    self.refuse_one().await;
+                    self.refuse_next().await;
                 } else if !is_of_the_connection(&error) {
                     sleep(ACCEPT_RETRY).await;
                 }
@@ -246,22 +249,28 @@ impl Acceptor {
         }
     }
 
-    /// Refuses the connection that waits longest, with the descriptor that was kept for it.
-    async fn refuse_one(&mut self) {
-        self.spare = None;
+    /// Begins to refuse the connection that waits longest, with a descriptor that was kept for it. Where all of these are
+    /// given up, there may be another one in a while.
+    async fn refuse_next(&self) {
+        let Ok(lent) = timeout(ACCEPT_RETRY, self.reserve.lend()).await else { return };
         match timeout(ACCEPT_RETRY, self.listener.accept()).await {
-            Ok(Ok((stream, peer))) => self.host.refuse(stream, peer, Limit::Descriptors).await,
-            // Something else was faster, or nobody waits any more.
-            Ok(Err(_)) => sleep(ACCEPT_RETRY).await,
+            Ok(Ok((stream, peer))) => {
+                let host = Arc::clone(&self.host);
+                self.host.tasks.spawn(async move {
+                    host.refuse(stream, peer, Limit::Descriptors).await;
+                    drop(lent);
+                });
+            }
+            // Something else was faster.
+            Ok(Err(_)) => {
+                drop(lent);
+                sleep(ACCEPT_RETRY).await;
+                self.reserve.fill();
+            }
+            // Nobody waits any more.
             Err(_) => {}
         }
-        self.spare = spare();
     }
-}
-
-/// A descriptor in reserve.
-fn spare() -> Option<File> {
-    File::open("/dev/null").ok()
 }
 
 /// Whether the process (`EMFILE`) or the machine (`ENFILE`) has no more descriptors.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
@@ -89,6 +89,52 @@ fn at_the_descriptor_limit_new_connections_are_refused_and_readers_live_on() {
         }
     }
 
+    kept.truncate(1);
+    eventually("connections are let in again", || Kept::connect(program.addr).send("GET", "/health", "").0 == 200);
+    program.terminate();
+    assert_eq!(program.ended(PATIENCE).code(), Some(0));
+}
+
+/// A client that never asks to the end, and never reads.
+fn dawdler(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn at_the_descriptor_limit_nobody_waits_for_the_refusal_of_a_client_that_neither_asks_nor_leaves() {
+    let directory = tempdir().unwrap();
+    let args =
+        ["serve", "--memory", "--listen", "127.0.0.1:0", "--max-connections", "100000", "--header-timeout", "10m"];
+    let program = Program::start(limited(directory.path(), 160, &args));
+    let mut kept = Vec::new();
+    loop {
+        let mut connection = Kept::connect(program.addr);
+        if connection.send("GET", "/health", "").0 != 200 {
+            break;
+        }
+        kept.push(connection);
+        assert!(kept.len() < 160, "more connections than descriptors");
+    }
+
+    let dawdlers: Vec<_> = (0..12).map(|_| dawdler(program.addr)).collect();
+    eventually("all of them are being refused", || {
+        let (_, metrics) = kept[0].send("GET", "/metrics", "");
+        metrics.contains("tailwater_connections_refused_total{limit=\"descriptors\"} 13")
+    });
+    assert_eq!(Kept::connect(program.addr).send("GET", "/health", "").0, 503);
+    for mut dawdler in &dawdlers {
+        dawdler.set_nonblocking(true).unwrap();
+        let error = dawdler.read(&mut [0]).expect_err("it has not been given up yet");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+    // More than are refused at once, and each ends in time; and so often that descriptors which are given up come back.
+    let more: Vec<_> = (0..20).map(|_| dawdler(program.addr)).collect();
+    for _ in 0..40 {
+        assert_eq!(Kept::connect(program.addr).send("GET", "/health", "").0, 503);
+    }
+    drop((dawdlers, more));
     kept.truncate(1);
     eventually("connections are let in again", || Kept::connect(program.addr).send("GET", "/health", "").0 == 200);
     program.terminate();

@@ -1,13 +1,20 @@
 //! How many connections there may be, and what those beyond are told.
 
-use std::num::NonZeroUsize;
+use std::{
+    io::{ErrorKind, Read as _},
+    num::NonZeroUsize,
+};
 
 use tailwater_server::{Config, TrustedProxies};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{
     fixture::Fixture,
-    wire::{ask, counted, from, read_to_end, read_until, request, serve},
+    wire::{LIMIT, ask, counted, from, read_to_end, read_until, request, serve},
 };
 
 const FOLLOW: &str = "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: h";
@@ -139,4 +146,28 @@ async fn beyond_the_refusals_connections_wait_and_are_answered_later() {
     let mut waits = request(address, "GET /health HTTP/1.1\r\nhost: h").await;
     drop(silent);
     assert!(read_to_end(&mut waits).await.starts_with("HTTP/1.1 503 "));
+}
+
+#[tokio::test]
+async fn one_address_that_takes_up_all_refusals_is_dropped_beyond_them_and_keeps_nobody_out() {
+    const REFUSALS: usize = 64;
+    let fixture = fixture(10, 1, &[]).await;
+    let (_server, address) = serve(&fixture).await;
+    let _reader = reader(address).await;
+    let mut silent = Vec::new();
+    for _ in 0..REFUSALS {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let told = |count| format!("tailwater_connections_refused_total{{limit=\"connections_per_address\"}} {count}");
+    counted(&fixture, &told(REFUSALS)).await;
+    let mut beyond = TcpStream::connect(address).await.unwrap();
+    let read = timeout(LIMIT, beyond.read(&mut [0; 16])).await.unwrap();
+    assert_eq!(read.unwrap_or(0), 0, "it is told nothing");
+    assert!(fixture.metric(&told(REFUSALS + 1)), "and counted");
+    let mut other = from("127.0.0.2", address).await;
+    assert!(ask(&mut other, FOLLOW).await.starts_with("HTTP/1.1 200 "));
+    for silent in silent {
+        let error = silent.into_std().unwrap().read(&mut [0]).expect_err("it has not been given up for that");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
 }

@@ -247,10 +247,19 @@ mod tests {
     use std::{convert::Infallible, future::poll_fn};
 
     use futures_util::{StreamExt as _, stream};
+    use http::Response;
     use http_body_util::BodyExt as _;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use prometheus::Registry;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        task::JoinHandle,
+        time::timeout,
+    };
 
     use super::*;
+    use crate::{connection::End, stall::Unstalled};
 
     fn streams() -> Streams {
         let metrics = Metrics::register(&Registry::new()).unwrap();
@@ -332,5 +341,60 @@ mod tests {
         streams.execute(async {});
         assert_eq!(streams.idle().await, Cut::Idle);
         assert_eq!(began.elapsed(), streams.first + IDLE);
+    }
+
+    /// A connection that is served in memory, with room for little on its way; the client has said that it speaks HTTP/2.
+    async fn served() -> (DuplexStream, JoinHandle<Option<Cut>>) {
+        let (mut client, io) = duplex(1024);
+        let config = Config::default();
+        let io = TokioIo::new(Unstalled::new(io, config.write_timeout));
+        let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(Portions::new(Body::empty()))));
+        let connection = builder(&config, streams()).serve_connection(io, service);
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let served = tokio::spawn(async move {
+            match End::of_http2(connection.await) {
+                End::Cut(cut) => Some(cut),
+                End::Finished | End::Left(_) | End::Broken(_) => None,
+            }
+        });
+        (client, served)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_not_taken_wait_in_little_memory_and_then_the_connection_ends() {
+        // PING, and SETTINGS without any: each has to be answered with one as long as it is.
+        let ping = [b"\0\0\x08\x06\0\0\0\0\0".as_slice(), &[7; 8]].concat();
+        for flood in [ping, b"\0\0\0\x04\0\0\0\0\0".to_vec()] {
+            let (mut client, served) = served().await;
+            let began = Instant::now();
+            let mut sent = 0;
+            while timeout(Duration::from_secs(1), client.write_all(&flood)).await.is_ok() {
+                sent += flood.len();
+                assert!(sent < MAX_WAITING, "{sent} bytes, of which no answer was taken");
+            }
+            assert_eq!(served.await.unwrap(), Some(Cut::Stalled));
+            assert_eq!(began.elapsed(), Config::default().write_timeout);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_that_does_not_answer_whether_it_is_there() {
+        const PING_FRAME: u8 = 6;
+        const ACK: u8 = 1;
+        let (mut client, served) = served().await;
+        let began = Instant::now();
+        let mut answers = 2;
+        let mut head = [0; 9];
+        while client.read_exact(&mut head).await.is_ok() {
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+            client.read_exact(&mut payload).await.unwrap();
+            if head[3] == PING_FRAME && answers > 0 {
+                answers -= 1;
+                head[4] = ACK;
+                client.write_all(&[&head, payload.as_slice()].concat()).await.unwrap();
+            }
+        }
+        assert_eq!(served.await.unwrap(), Some(Cut::Unreachable));
+        assert_eq!(began.elapsed(), PING * 3 + Config::default().write_timeout, "the third was not answered");
     }
 }

@@ -238,22 +238,33 @@ async fn who_names_two_hosts_and_never_ends_a_body_counts_among_all_that_are_ser
 }
 
 /// What a client says first: that it speaks HTTP/2, and no settings.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A frame of HEADERS on the first stream: a request with these further fields, each literal and without Huffman.
+/// A frame of HEADERS on the first stream.
 fn headers(flags: u8, method: u8, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, flags, 1, &block(method, path, fields))
+}
+
+/// The head of a request with these further fields, each literal and without Huffman.
+pub(crate) fn block(method: u8, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let string = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let mut block = [&[method, 0x86, 0x01][..], &string("h"), &[0x04], &string(path)].concat();
     for (name, value) in fields {
         block.extend([&[0x00][..], &string(name), &string(value)].concat());
     }
-    let length = u32::try_from(block.len()).unwrap().to_be_bytes();
-    [&length[1..], &[1, flags], &1_u32.to_be_bytes(), &block].concat()
+    block
 }
 
-const END_HEADERS: u8 = 4;
-const GET: u8 = 0x82;
-const POST: u8 = 0x83;
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const GET: u8 = 0x82;
+pub(crate) const POST: u8 = 0x83;
 
 #[tokio::test]
 async fn a_connection_whose_first_request_never_comes_or_never_ends_is_not_waited_for() {
@@ -329,7 +340,7 @@ async fn what_only_http1_has_is_no_request_of_http2() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // END_STREAM, so that a length is a lie.
         stream
-            .write_all(&[PREFACE, &headers(END_HEADERS | 1, GET, "/health", &[(name, value)])].concat())
+            .write_all(&[PREFACE, &headers(END_HEADERS | END_STREAM, GET, "/health", &[(name, value)])].concat())
             .await
             .unwrap();
         stream.shutdown().await.unwrap();

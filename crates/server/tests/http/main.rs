@@ -1,6 +1,6 @@
 //! The HTTP surface over the real gateway and a scripted store: requests in, responses out, no sockets but in
-//! [`sockets`], [`ends`], [`heads`], [`limits`], [`overload`], [`quotas`], [`stallers`], [`http2`], [`smuggling`], [`surfaces`],
-//! [`tls`], [`issuers`], [`attacked`] and [`replayed`].
+//! [`sockets`], [`ends`], [`heads`], [`limits`], [`overload`], [`quotas`], [`stallers`], [`http2`], [`floods`], [`smuggling`],
+//! [`surfaces`], [`tls`], [`issuers`], [`attacked`] and [`replayed`].
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
@@ -13,6 +13,7 @@ mod create;
 mod ends;
 mod errors;
 mod fixture;
+mod floods;
 #[path = "../../../auth/tests/tokens/forge.rs"]
 mod forge;
 mod heads;

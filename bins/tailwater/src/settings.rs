@@ -123,7 +123,8 @@ pub(crate) struct ServeSettings {
     /// The most requests at once over all connections, beside live responses of plain HTTP/1.1 [default: 100000]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_requests: Option<Count>,
-    /// The most connections at once from one client address, 0 for no limit; /64 networks of IPv6 count as one [default: 0]
+    /// The most connections at once from one client address, 0 for no limit; /64 networks of IPv6 count as one. Off by
+    /// default, because behind a proxy that is no --trusted-proxy everybody has the same address [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_connections_per_address: Option<Count>,
     /// How long a connection may last, give or take a tenth, before it takes no further request; 0s for no limit [default:

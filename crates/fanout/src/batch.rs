@@ -1,6 +1,6 @@
 //! Batches: what an upstream append brought, made once for all readers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use tailwater_log::Record;
@@ -33,7 +33,7 @@ pub struct Message {
     pub body: Bytes,
 }
 
-/// Messages that arrived together, immutable and shared by the ring and the doorbell.
+/// Messages that arrived together, immutable and shared by all who are given them.
 #[derive(Debug)]
 pub struct Batch {
     /// From here on to `first` the log holds marks only: whoever stands there has missed nothing.
@@ -78,10 +78,30 @@ impl Batch {
 /// What the actor rings its readers up for.
 #[derive(Debug, Clone)]
 pub(crate) enum Bell {
-    /// Messages, or the closure, or both.
-    Batch(Arc<Batch>),
+    /// Messages, for as long as the ring holds them. A reader that is slow to answer must not keep what the ring has let
+    /// go of.
+    Batch {
+        /// [`Batch::since`].
+        since: u64,
+        /// [`Batch::next`].
+        next: u64,
+        /// Nothing where the ring has let go of it.
+        batch: Weak<Batch>,
+    },
+    /// The closure without messages, which no ring holds.
+    Closed(Arc<Batch>),
     /// The actor's view has changed in a way that a reader must look at: join again at your own offset.
     Rejoin,
     /// The stream is deleted or expired.
     Gone,
+}
+
+impl Bell {
+    /// What a batch is announced with.
+    pub(crate) fn of(batch: &Arc<Batch>) -> Self {
+        if batch.messages.is_empty() {
+            return Self::Closed(Arc::clone(batch));
+        }
+        Self::Batch { since: batch.since, next: batch.next, batch: Arc::downgrade(batch) }
+    }
 }

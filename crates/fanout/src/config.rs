@@ -20,7 +20,8 @@ pub struct Config {
     pub page_bytes: usize,
     /// The most bytes of recent batches that a stream keeps, each counted twice: as it is, and as readers are sent it.
     pub ring_bytes: usize,
-    /// The most bytes of recent batches that all streams keep together.
+    /// The most bytes of recent batches that all streams keep together, counted in the same way. It has no exception: beside
+    /// it there is at most one batch for each that is just coming in.
     pub ring_total_bytes: usize,
     /// The most bytes of history that are kept for whoever reads it next.
     pub history_bytes: usize,

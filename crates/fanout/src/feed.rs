@@ -3,21 +3,23 @@
 //! The actor puts each batch into the ring and rings; readers take from the ring what they have not had. The ring is the
 //! truth and the ringing a doorbell, so a listener that is late, or is rung up once for several batches, misses nothing.
 //!
-//! All rings share one limit ([`RingPool`]). While it is passed, the rings that hold more than their share of it let go of
-//! their oldest batches, whichever stream the new one came from: a stream that is busy cannot take the room of the others,
-//! and what is idle does not keep what the busy ones need.
+//! All rings share one limit ([`RingPool`]). A ring lets go of whatever it is asked for, its newest batch too: who has not
+//! had that goes the way of every reader that is behind. Nobody else keeps batches, so one that the ring has let go of is
+//! there only for as long as somebody is just being given it.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+mod pool;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use prometheus::IntGauge;
-
-use crate::{batch::Batch, ring::Ring};
+pub use self::pool::RingPool;
+use self::pool::{Row, Ticket};
+use crate::{
+    batch::Batch,
+    ring::{Newest, Ring},
+};
 
 /// What a stream shows its readers.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Feed {
     listeners: Mutex<Vec<Arc<dyn Listener>>>,
     pulse: Pulse,
     pool: Arc<RingPool>,
-    id: u64,
+    me: Weak<Self>,
 }
 
 #[derive(Debug)]
@@ -40,12 +42,17 @@ struct Shown {
     closed: bool,
     /// What the pool has on its books for this ring.
     booked: usize,
+    /// Its place among the rings that the pool can ask for room. A ring that holds something has one.
+    ticket: Option<Ticket>,
 }
 
 /// One who is told that there is something to look at. Called by the actor: it must not wait.
 pub(crate) trait Listener: std::fmt::Debug + Send + Sync {
     /// There is something new.
     fn ring(&self);
+
+    /// Up to where those who listen here have been given everything, as far as they still look into this feed.
+    fn taken(&self) -> u64;
 }
 
 /// What readers can see of a feed without taking its lock.
@@ -72,16 +79,6 @@ pub enum Found {
     Behind,
     /// The reader has to look anew where it stands.
     Moved,
-}
-
-/// The limit on what all rings hold together.
-#[derive(Debug)]
-pub struct RingPool {
-    limit: usize,
-    used: AtomicUsize,
-    ids: AtomicU64,
-    feeds: Mutex<BTreeMap<u64, Weak<Feed>>>,
-    gauge: IntGauge,
 }
 
 impl Pulse {
@@ -119,17 +116,14 @@ impl Pulse {
 impl Feed {
     /// The feed of a stream that nothing is known of yet, with a ring of at most this many bytes.
     pub fn new(pool: &Arc<RingPool>, ring_bytes: usize) -> Arc<Self> {
-        let id = pool.ids.fetch_add(1, Ordering::Relaxed);
-        let shown = Shown { ring: Ring::new(0, ring_bytes), turn: 0, closed: false, booked: 0 };
-        let feed = Arc::new(Self {
+        let shown = Shown { ring: Ring::new(0, ring_bytes), turn: 0, closed: false, booked: 0, ticket: None };
+        Arc::new_cyclic(|me| Self {
             shown: Mutex::new(shown),
             listeners: Mutex::default(),
             pulse: Pulse::default(),
             pool: Arc::clone(pool),
-            id,
-        });
-        pool.feeds().insert(id, Arc::downgrade(&feed));
-        feed
+            me: Weak::clone(me),
+        })
     }
 
     pub(crate) fn pulse(&self) -> &Pulse {
@@ -147,20 +141,23 @@ impl Feed {
         self.book(&mut shown);
     }
 
-    /// Adds the next batch.
+    /// Adds the next batch. Where that takes more room than there is, rings have let go of as much when this is done, if
+    /// need be of this very batch.
     pub fn push(&self, batch: Arc<Batch>) {
-        let over = {
+        {
             let mut shown = self.shown();
             shown.closed |= batch.closes;
             shown.ring.push(batch);
+            if shown.ticket.is_none() && !shown.ring.is_empty() {
+                shown.ticket = Some(self.pool.enter(Row::Open, &self.me));
+            }
             self.book(&mut shown);
             if self.pool.is_over() {
-                shown.ring.shrink_to(self.pool.share());
+                shown.ring.shrink_to(self.pool.share(), Newest::Stays);
                 self.book(&mut shown);
             }
-            self.pool.is_over()
-        };
-        if over {
+        }
+        if self.pool.is_over() {
             self.pool.reclaim();
         }
     }
@@ -237,72 +234,69 @@ impl Feed {
         shown.booked = bytes;
     }
 
-    fn shrink_to(&self, bytes: usize) {
+    /// Makes room when its turn has come: down to its share, and at least one batch. Where readers are about to be given
+    /// the newest one and other rings are still to be asked, it waits with that for the end of the queue.
+    fn make_room(&self, share: usize, row: Row) {
+        let taken = self.taken();
         let mut shown = self.shown();
-        shown.ring.shrink_to(bytes);
+        let is_put_off = row == Row::Open && shown.is_awaited(taken);
+        if is_put_off {
+            shown.ring.shrink_to(share, Newest::Stays);
+        } else {
+            let before = shown.ring.bytes();
+            shown.ring.shrink_to(share, Newest::Goes);
+            if shown.ring.bytes() == before {
+                shown.ring.let_go();
+            }
+        }
         self.book(&mut shown);
+        let row = if is_put_off { Row::Awaited } else { Row::Open };
+        shown.ticket = (!shown.ring.is_empty()).then(|| self.pool.enter(row, &self.me));
+    }
+
+    /// Stands with the others again once readers have been given what it was put off for.
+    fn line_up_again(&self) {
+        let taken = self.taken();
+        let mut shown = self.shown();
+        if shown.is_awaited(taken) {
+            return;
+        }
+        if let Some(ticket) = shown.ticket {
+            self.pool.leave(ticket);
+            shown.ticket = Some(self.pool.enter(Row::Open, &self.me));
+        }
+    }
+
+    /// Up to where all who are rung up have been given everything. Asked for before the lock is taken, so that nobody
+    /// waits there for the one who rings.
+    pub(crate) fn taken(&self) -> u64 {
+        self.listened().iter().map(|listener| listener.taken()).min().unwrap_or(u64::MAX)
+    }
+}
+
+impl Shown {
+    /// Whether readers who have had everything up to there are about to be given the newest batch.
+    fn is_awaited(&self, taken: u64) -> bool {
+        !self.ring.is_empty() && taken < self.ring.quiet_since()
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.pool.feeds().remove(&self.id);
-        let booked = self.shown().booked;
-        self.pool.rebook(booked, 0);
-    }
-}
-
-impl RingPool {
-    /// A limit of this many bytes. `gauge` shows what is held.
-    pub fn new(limit: usize, gauge: IntGauge) -> Arc<Self> {
-        let (used, ids) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { limit, used, ids, feeds: Mutex::default(), gauge })
-    }
-
-    fn feeds(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Feed>>> {
-        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rebook(&self, before: usize, after: usize) {
-        if after >= before {
-            self.used.fetch_add(after - before, Ordering::AcqRel);
-        } else {
-            self.used.fetch_sub(before - after, Ordering::AcqRel);
+        let mut shown = self.shown();
+        if let Some(ticket) = shown.ticket.take() {
+            self.pool.leave(ticket);
         }
-        self.gauge.add(signed(after) - signed(before));
+        self.pool.rebook(shown.booked, 0);
     }
-
-    fn is_over(&self) -> bool {
-        self.used.load(Ordering::Acquire) > self.limit
-    }
-
-    /// What each ring may hold when all do.
-    fn share(&self) -> usize {
-        self.limit / self.feeds().len().max(1)
-    }
-
-    /// Shrinks the rings that hold more than their share, until the limit is kept.
-    fn reclaim(&self) {
-        let share = self.share();
-        // Apart from the lock: a feed that is dropped here takes it.
-        let feeds: Vec<Arc<Feed>> = self.feeds().values().filter_map(Weak::upgrade).collect();
-        for feed in feeds {
-            if !self.is_over() {
-                return;
-            }
-            feed.shrink_to(share);
-        }
-    }
-}
-
-fn signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use bytes::Bytes;
-    use proptest::prelude::*;
+    use prometheus::IntGauge;
     use tailwater_protocol::Offset;
 
     use super::*;
@@ -324,6 +318,10 @@ mod tests {
     impl Listener for Bell {
         fn ring(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn taken(&self) -> u64 {
+            0
         }
     }
 
@@ -362,6 +360,10 @@ mod tests {
             let turn = self.0.shown.try_lock().ok().map(|shown| shown.turn);
             self.1.lock().unwrap().push(turn);
         }
+
+        fn taken(&self) -> u64 {
+            0
+        }
     }
 
     #[test]
@@ -390,39 +392,14 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_that_goes_leaves_nothing_on_the_books() {
-        let pool = pool(1 << 20);
-        let feed = Feed::new(&pool, 1000);
-        push(&feed, 0, 500, false);
-        assert!(pool.used.load(Ordering::Relaxed) > 500);
-        assert_eq!(pool.gauge.get(), signed(pool.used.load(Ordering::Relaxed)));
-        drop(feed);
-        assert_eq!((pool.used.load(Ordering::Relaxed), pool.gauge.get(), pool.feeds().len()), (0, 0, 0));
-    }
-
-    proptest! {
-        #[test]
-        fn all_rings_together_keep_the_limit_but_for_their_newest_batches(
-            pushes in prop::collection::vec((0usize..6, 0usize..3000), 1..200),
-            limit in 2_000usize..40_000,
-        ) {
-            let pool = pool(limit);
-            let feeds: Vec<_> = (0..6).map(|_| Feed::new(&pool, 10_000)).collect();
-            let mut nexts = [0u64; 6];
-            for (which, size) in pushes {
-                push(&feeds[which], nexts[which], size, false);
-                nexts[which] += 1;
-                let held: usize = feeds.iter().map(|feed| feed.shown().ring.bytes()).sum();
-                prop_assert_eq!(held, pool.used.load(Ordering::Relaxed));
-                let within = held <= limit;
-                let share = limit / 6;
-                let only_newest = feeds.iter().all(|feed| {
-                    let shown = feed.shown();
-                    shown.ring.bytes() <= share || shown.ring.since(shown.ring.next() - 1).is_some_and(|b| b.len() == 1)
-                        && shown.ring.holds_one()
-                });
-                prop_assert!(within || only_newest, "{held} of {limit}");
-            }
-        }
+    fn who_has_had_everything_does_not_notice_that_the_ring_is_emptied() {
+        let feed = Feed::new(&pool(0), 1000);
+        push(&feed, 0, 10, false);
+        assert!(matches!(feed.look(0, 0), Found::Behind), "a reader that has not had it goes to history");
+        assert!(matches!(feed.look(0, 1), Found::Batches { batches, next: 1, .. } if batches.is_empty()));
+        assert_eq!(feed.quiet_since(), 1, "what comes next follows on what was let go");
+        push(&feed, 1, 10, true);
+        assert!(matches!(feed.look(0, 1), Found::Behind));
+        assert!(matches!(feed.look(0, 2), Found::Batches { next: 2, closed: true, .. }));
     }
 }

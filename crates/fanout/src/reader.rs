@@ -5,7 +5,10 @@
 //! retires, it looks at its log anew, the stream is created again), the reader joins again at its own offset, and the
 //! offset says whether it can go on.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use tailwater_log::{Misplaced, Place, Refusal, StreamState, Visibility};
@@ -85,7 +88,8 @@ struct Live {
     view: Arc<StreamState>,
     /// The next sequence number of the stream's own log.
     seq: u64,
-    backlog: VecDeque<Arc<Batch>>,
+    /// What the ring held when it joined, for as long as the ring does: a reader that takes nothing keeps nothing.
+    backlog: VecDeque<Weak<Batch>>,
     bell: async_broadcast::Receiver<Bell>,
     shown: Arc<StreamFeed>,
     turn: u64,
@@ -269,7 +273,8 @@ impl Reader {
             Some(batches) => {
                 // Without a backlog there is nothing between the place and the end, whatever marks stand there.
                 let holds_any = |batch: &Arc<Batch>| batch.from(place.seq).next().is_some();
-                let backlog: VecDeque<_> = batches.into_iter().filter(holds_any).collect();
+                let backlog: VecDeque<_> =
+                    batches.iter().filter(|batch| holds_any(batch)).map(Arc::downgrade).collect();
                 self.closed = self.head.closed && backlog.is_empty();
                 if self.closed {
                     self.position = view.tail_offset();
@@ -285,10 +290,11 @@ impl Reader {
 
     async fn step_live(&mut self) -> Option<Event> {
         let Feed::Live(live) = &mut self.feed else { return None };
-        if let Some(batch) = live.backlog.pop_front() {
-            return self.deliver(batch);
-        }
-        match live.hear().await {
+        let heard = match live.backlog() {
+            Some(heard) => heard,
+            None => live.hear().await,
+        };
+        match heard {
             Heard::Batch(batch) => self.deliver(batch),
             Heard::Nothing => None,
             Heard::Rejoin => {
@@ -313,11 +319,11 @@ impl Reader {
             delivery.closed |= batch.closes;
             live.pass_marks();
             if bytes < self.gateway.config().page_bytes && !delivery.closed {
-                next = live.backlog.pop_front().or_else(|| live.waiting());
+                next = live.more();
             }
         }
         // The ring keeps messages only: that the stream was closed before the reader came is known from its view.
-        delivery.closed |= self.head.closed && live.backlog.is_empty();
+        delivery.closed |= self.head.closed && live.backlog.is_empty() && live.interrupted.is_none();
         delivery.up_to_date = delivery.closed || live.is_caught_up();
         self.position = delivery.next;
         self.rejoin_at = ReadOffset::At(self.position);
@@ -445,6 +451,24 @@ impl Live {
         }
     }
 
+    /// The next batch of the backlog, where there is one.
+    fn backlog(&mut self) -> Option<Heard> {
+        let batch = self.backlog.pop_front()?;
+        Some(batch.upgrade().map_or(Heard::Rejoin, Heard::Batch))
+    }
+
+    /// The next batch that is there already. What is no batch is kept for the next [`hear`](Self::hear).
+    fn more(&mut self) -> Option<Arc<Batch>> {
+        match self.backlog() {
+            Some(Heard::Batch(batch)) => Some(batch),
+            Some(gone) => {
+                self.interrupted = Some(gone);
+                None
+            }
+            None => self.waiting(),
+        }
+    }
+
     async fn hear(&mut self) -> Heard {
         if let Some(interruption) = self.interrupted.take() {
             return interruption;
@@ -466,11 +490,19 @@ impl Live {
         None
     }
 
+    /// A batch, where it follows on what was had. One that the ring has let go of is to be read like any that was missed.
+    fn follow_on(&self, since: u64, next: u64, batch: impl FnOnce() -> Option<Arc<Batch>>) -> Heard {
+        if next <= self.seq {
+            return Heard::Nothing;
+        }
+        let batch = if since > self.seq { None } else { batch() };
+        batch.map_or(Heard::Rejoin, Heard::Batch)
+    }
+
     fn understand(&self, heard: Result<Bell, async_broadcast::RecvError>) -> Heard {
         match heard {
-            Ok(Bell::Batch(batch)) if batch.next <= self.seq => Heard::Nothing,
-            Ok(Bell::Batch(batch)) if batch.since > self.seq => Heard::Rejoin,
-            Ok(Bell::Batch(batch)) => Heard::Batch(batch),
+            Ok(Bell::Batch { since, next, batch }) => self.follow_on(since, next, || batch.upgrade()),
+            Ok(Bell::Closed(batch)) => self.follow_on(batch.since, batch.next, || Some(Arc::clone(&batch))),
             Ok(Bell::Gone) => Heard::Gone,
             Ok(Bell::Rejoin) | Err(_) => Heard::Rejoin,
         }

@@ -19,6 +19,15 @@ pub struct Ring {
     limit: usize,
 }
 
+/// What becomes of the newest batch where a ring has to get smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Newest {
+    /// It stays, whatever its size.
+    Stays,
+    /// It goes like any other.
+    Goes,
+}
+
 /// What a batch costs beside its messages, so that a flood of empty ones is bounded too.
 const OVERHEAD: usize = 128;
 /// What a message costs beside its bytes.
@@ -36,7 +45,7 @@ impl Ring {
     }
 
     /// Adds the next batch and lets go of the oldest ones beyond the limit. The newest stays whatever its size: live
-    /// readers are about to be given it anyway.
+    /// readers are about to be given it. What all rings hold together is the pool's to bound, which may take it too.
     pub fn push(&mut self, batch: Arc<Batch>) {
         debug_assert_eq!(batch.first, self.next, "batches are contiguous");
         self.next = batch.next;
@@ -45,7 +54,7 @@ impl Ring {
         }
         self.bytes += cost(&batch);
         self.batches.push_back(batch);
-        self.shrink_to(self.limit);
+        self.shrink_to(self.limit, Newest::Stays);
     }
 
     /// Whether everything from this position on is here.
@@ -72,24 +81,29 @@ impl Ring {
         self.next
     }
 
-    /// Whether it holds a single batch.
-    #[cfg(test)]
-    pub(crate) fn holds_one(&self) -> bool {
-        self.batches.len() == 1
-    }
-
     /// What it holds, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Lets go of the oldest batches beyond this many bytes; the newest stays.
-    pub(crate) fn shrink_to(&mut self, bytes: usize) {
-        while self.bytes > bytes && self.batches.len() > 1 {
-            if let Some(oldest) = self.batches.pop_front() {
-                self.bytes -= cost(&oldest);
-                self.start = oldest.next;
-            }
+    /// Whether it holds no batch.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Lets go of the oldest batches beyond this many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize, newest: Newest) {
+        let least = usize::from(newest == Newest::Stays);
+        while self.bytes > bytes && self.batches.len() > least {
+            self.let_go();
+        }
+    }
+
+    /// Lets go of the oldest batch. Whoever has had it misses nothing; who has not is behind the ring from now on.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(oldest) = self.batches.pop_front() {
+            self.bytes -= cost(&oldest);
+            self.start = oldest.next;
         }
     }
 }
@@ -122,16 +136,25 @@ mod tests {
             sizes in prop::collection::vec(prop::collection::vec(0usize..2000, 0..4), 1..60),
             limit in 500usize..20_000,
             at in 0u64..200,
+            let_go in prop::collection::vec(0usize..60, 0..6),
         ) {
             let mut ring = Ring::new(0, limit);
             let mut all = Vec::new();
             let mut next = 0;
-            for sizes in &sizes {
+            for (n, sizes) in sizes.iter().enumerate() {
                 let pushed = batch(next, sizes);
                 next = pushed.next;
                 all.extend(pushed.messages.iter().map(|message| message.seq));
                 ring.push(pushed);
                 prop_assert!(ring.bytes() <= limit || ring.batches.len() == 1);
+                if let_go.contains(&n) {
+                    ring.shrink_to(limit / 4, Newest::Goes);
+                    prop_assert!(ring.bytes() <= limit / 4, "the newest, too");
+                    ring.let_go();
+                }
+                let whole: usize = ring.batches.iter().map(|batch| cost(batch)).sum();
+                prop_assert_eq!((ring.bytes(), ring.is_empty()), (whole, ring.batches.is_empty()));
+                prop_assert!(ring.start <= ring.quiet_since() && ring.quiet_since() <= ring.next);
             }
             match ring.since(at) {
                 Some(batches) => {

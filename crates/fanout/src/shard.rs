@@ -203,7 +203,7 @@ impl<S: Read + Write, L> Shard<S, L> {
                 self.deliver(line, &burst, now);
             }
             let Some(known) = self.lines.get_mut(line) else { return };
-            known.stand = burst.until;
+            known.move_to(burst.until);
             has_moved |= moved;
             if !moved || burst.is_all {
                 break;

@@ -38,7 +38,8 @@ impl Actor {
             match self.state.apply(&read.record) {
                 Ok(Folded::Message) => {
                     self.draft(&mut batch, &read);
-                    // The ring keeps its newest batch whatever its size: however much comes at once, that is bounded.
+                    // The pool may be passed by a batch, and a ring keeps its newest: however much comes at once, a batch
+                    // is bounded.
                     if batch.bytes >= BATCH_BYTES {
                         self.emit(batch);
                         batch = Draft::at(self.state.next());
@@ -86,7 +87,7 @@ impl Actor {
         let batch = Arc::new(batch);
         self.feed.push(Arc::clone(&batch));
         if !batch.messages.is_empty() || batch.closes {
-            self.live.ring(Bell::Batch(batch));
+            self.live.announce(&batch);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     future::pending,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -21,10 +21,10 @@ use tracing::debug;
 
 use super::{Actor, Done, Joined, Phase, Reply, answer, later, place_of};
 use crate::{
-    batch::Bell,
+    batch::{Batch, Bell},
     chance::Chance,
     config::{DOORBELL, SESSION_RETRY},
-    feed::Feed,
+    feed::{Feed, Listener},
     logread::LogEvent,
     ops::OpError,
 };
@@ -36,8 +36,7 @@ const SESSION_EVENTS: usize = 16;
 pub(super) struct Live {
     session: Session,
     bell: async_broadcast::Sender<Bell>,
-    /// Keeps the doorbell open while nobody listens.
-    _silent: async_broadcast::InactiveReceiver<Bell>,
+    doorbell: Arc<Doorbell>,
     readers: Arc<Readers>,
     /// When the last reader left.
     quiet_since: Option<Instant>,
@@ -52,6 +51,15 @@ enum Session {
     Open(mpsc::Receiver<LogEvent>),
     /// It broke, or could not be opened; tried again then.
     Broken(Instant),
+}
+
+/// What a feed has to know of the readers that the doorbell rings up.
+#[derive(Debug)]
+struct Doorbell {
+    /// Keeps the doorbell open while nobody listens.
+    silent: async_broadcast::InactiveReceiver<Bell>,
+    /// Up to where it has rung.
+    rung: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +88,23 @@ impl ReaderGuard {
 impl Drop for Live {
     /// However the actor ends, its readers learn that they have to look elsewhere.
     fn drop(&mut self) {
+        self.feed.unlisten(&(Arc::clone(&self.doorbell) as Arc<dyn Listener>));
         self.feed.turn();
+    }
+}
+
+impl Listener for Doorbell {
+    /// It has rung already, and brings more than that there is something.
+    fn ring(&self) {}
+
+    fn taken(&self) -> u64 {
+        // In this order: what rings in between is not taken for what was answered.
+        let rung = self.rung.load(Ordering::Acquire);
+        match (self.silent.receiver_count(), self.silent.is_empty()) {
+            (0, _) => u64::MAX,
+            (_, true) => rung,
+            (_, false) => 0,
+        }
     }
 }
 
@@ -97,15 +121,9 @@ impl Live {
         let (mut bell, receiver) = async_broadcast::broadcast(DOORBELL);
         bell.set_overflow(true);
         bell.set_await_active(false);
-        Self {
-            session: Session::Closed,
-            bell,
-            _silent: receiver.deactivate(),
-            readers: Arc::default(),
-            quiet_since: None,
-            feed,
-            chance,
-        }
+        let doorbell = Arc::new(Doorbell { silent: receiver.deactivate(), rung: AtomicU64::new(0) });
+        feed.listen(Arc::clone(&doorbell) as Arc<dyn Listener>);
+        Self { session: Session::Closed, bell, doorbell, readers: Arc::default(), quiet_since: None, feed, chance }
     }
 
     /// Wakes the actor when a reader has left.
@@ -126,15 +144,21 @@ impl Live {
         matches!(self.session, Session::Open(_))
     }
 
-    /// Tells all live readers. Never waits: one who does not keep up finds everything in the ring.
+    /// Tells all live readers what is in the ring by now. Never waits: one who does not keep up finds everything there.
+    pub(super) fn announce(&self, batch: &Arc<Batch>) {
+        self.feed.pulse().set_rung(batch.next);
+        self.feed.ring();
+        self.ring_doorbell(Bell::of(batch));
+        self.doorbell.rung.store(batch.next, Ordering::Release);
+    }
+
+    /// Makes all live readers look anew where they stand; the bell says what for.
     pub(super) fn ring(&self, bell: Bell) {
-        match &bell {
-            Bell::Batch(batch) => {
-                self.feed.pulse().set_rung(batch.next);
-                self.feed.ring();
-            }
-            Bell::Rejoin | Bell::Gone => self.feed.turn(),
-        }
+        self.feed.turn();
+        self.ring_doorbell(bell);
+    }
+
+    fn ring_doorbell(&self, bell: Bell) {
         // Fails only while nobody listens.
         drop(self.bell.try_broadcast(bell));
     }
@@ -142,6 +166,7 @@ impl Live {
     /// After an activation.
     pub(super) fn start_again(&self, next: u64) {
         self.feed.pulse().set_rung(next);
+        self.doorbell.rung.store(next, Ordering::Release);
     }
 
     /// The next event of the session; never, while there is none.
@@ -288,14 +313,60 @@ impl Actor {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use tailwater_protocol::Offset;
+
     use super::*;
-    use crate::feed::RingPool;
+    use crate::{batch::Message, feed::RingPool};
+
+    fn batch(seq: u64) -> Arc<Batch> {
+        let messages = vec![Message { seq, body: Bytes::from_static(b"body") }];
+        Arc::new(Batch::new(seq, seq, seq + 1, Offset { birth: 1, seq: seq + 1 }, messages, false))
+    }
+
+    fn live(pool_bytes: usize) -> (Arc<Feed>, Live) {
+        let pool = RingPool::new(pool_bytes, IntGauge::new("ring", "ring").unwrap());
+        let feed = Feed::new(&pool, 1000);
+        let live = Live::new(Arc::clone(&feed), Chance::default());
+        (feed, live)
+    }
 
     #[test]
     fn an_actor_that_ends_without_a_word_makes_its_readers_look_elsewhere() {
-        let pool = RingPool::new(1000, IntGauge::new("ring", "ring").unwrap());
-        let feed = Feed::new(&pool, 1000);
-        drop(Live::new(Arc::clone(&feed), Chance::default()));
-        assert_eq!(feed.turns(), 1);
+        let (feed, live) = live(1000);
+        drop(live);
+        assert_eq!((feed.turns(), feed.listeners()), (1, 0));
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_to_answer_keeps_nothing_that_the_ring_has_let_go_of() {
+        for (pool_bytes, is_kept) in [(0, false), (1000, true)] {
+            let (feed, live) = live(pool_bytes);
+            let mut slow = live.bell.new_receiver();
+            let batch = batch(0);
+            feed.push(Arc::clone(&batch));
+            live.announce(&batch);
+            let rest = Arc::downgrade(&batch);
+            drop(batch);
+            assert_eq!(rest.upgrade().is_some(), is_kept);
+            let Ok(Bell::Batch { next: 1, batch, .. }) = slow.try_recv() else { panic!("the bell has rung") };
+            assert_eq!(batch.upgrade().is_some(), is_kept);
+        }
+    }
+
+    #[test]
+    fn who_is_rung_up_has_taken_what_it_has_answered_and_nobody_waits_for_nothing() {
+        let (feed, live) = live(1000);
+        assert_eq!(live.doorbell.taken(), u64::MAX, "nobody is there");
+        let mut reader = live.bell.new_receiver();
+        assert_eq!(live.doorbell.taken(), 0);
+        let batch = batch(0);
+        feed.push(Arc::clone(&batch));
+        live.announce(&batch);
+        assert_eq!(live.doorbell.taken(), 0, "it has rung, and nobody has answered");
+        drop(reader.try_recv().unwrap());
+        assert_eq!(live.doorbell.taken(), 1);
+        drop(reader);
+        assert_eq!(live.doorbell.taken(), u64::MAX);
     }
 }

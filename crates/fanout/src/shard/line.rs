@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -61,10 +61,18 @@ pub struct Bell {
 struct LineBell {
     line: LineId,
     rings: AtomicBool,
+    /// Where the line stands, for whoever has to know what its readers are still to be given.
+    taken: AtomicU64,
     bell: Arc<Bell>,
 }
 
 impl Line {
+    /// Its current readers have been given everything up to there.
+    pub(super) fn move_to(&mut self, stand: Stand) {
+        self.stand = stand;
+        self.bell.taken.store(stand.seq, Ordering::Release);
+    }
+
     fn key(&self) -> (usize, u64) {
         (Arc::as_ptr(&self.feed) as usize, self.turn)
     }
@@ -169,6 +177,10 @@ impl Listener for LineBell {
             self.bell.ring(self.line);
         }
     }
+
+    fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
 }
 
 impl<S: Read + Write, L> Shard<S, L> {
@@ -194,7 +206,8 @@ impl<S: Read + Write, L> Shard<S, L> {
         }
         let entry = self.lines.vacant_entry();
         let id = entry.key();
-        let bell = Arc::new(LineBell { line: id, rings: AtomicBool::new(false), bell: Arc::clone(&self.bell) });
+        let (rings, taken) = (AtomicBool::new(false), AtomicU64::new(seat.stand.seq));
+        let bell = Arc::new(LineBell { line: id, rings, taken, bell: Arc::clone(&self.bell) });
         seat.feed.listen(Arc::clone(&bell) as Arc<dyn Listener>);
         let line = entry.insert(Line {
             feed: Arc::clone(&seat.feed),
@@ -218,6 +231,8 @@ impl<S: Read + Write, L> Shard<S, L> {
     pub(super) fn dissolve(&mut self, id: LineId) {
         let Some(line) = self.lines.get_mut(id) else { return };
         line.is_over = true;
+        // They look into this feed no more.
+        line.bell.taken.store(u64::MAX, Ordering::Release);
         let leaving: Vec<SlotId> = line.current.iter().chain(&line.parked).chain(&line.waiting).copied().collect();
         self.by_feed.remove(&line.key());
         for slot in leaving {

@@ -17,6 +17,7 @@ mod lifecycle;
 mod lifetimes;
 mod limits;
 mod live;
+mod memory;
 mod metrics;
 mod native;
 mod outages;

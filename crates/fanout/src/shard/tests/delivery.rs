@@ -70,6 +70,26 @@ fn a_bell_that_rings_for_nothing_new_sends_nothing() {
 }
 
 #[test]
+fn a_stream_knows_what_its_readers_have_been_given() {
+    let mut world = World::new();
+    let mut stream = world.stream(ContentKind::Text);
+    assert_eq!(stream.feed.taken(), u64::MAX, "nobody waits for anything");
+    let guests = [world.arrive(&stream, 0), world.arrive(&stream, 0)];
+    stream.push(&[b"a", b"b"]);
+    stream.feed.ring();
+    assert_eq!(stream.feed.taken(), 0, "the bell rings, and nobody has heard it");
+    world.hear();
+    assert_eq!(stream.feed.taken(), 2);
+    guests[0].client.wire.borrow_mut().room = 3;
+    world.publish(&mut stream, &[b"c"]);
+    assert_eq!(stream.feed.taken(), 3, "whoever is slow keeps nothing from going");
+    stream.feed.turn();
+    world.hear();
+    assert_eq!(stream.feed.taken(), u64::MAX, "who is in the middle of a chunk looks no more");
+    assert_eq!((stream.feed.listeners(), world.shard.departures().len()), (1, 1));
+}
+
+#[test]
 fn a_shard_that_sleeps_is_woken_once() {
     let mut world = World::new();
     let mut stream = world.stream(ContentKind::Text);

@@ -370,19 +370,19 @@ impl World {
         });
     }
 
-    /// Whether each pod keeps its memory within its budget. The newest batch of a ring stays whatever its size, and a
-    /// window begins with what comes at once however large: both may be all that was ever written.
+    /// Whether each pod keeps its memory within its budget. Rings do without exception; a window begins with what comes at
+    /// once however large, which may be all that was ever written.
     pub fn check_memory(&self) {
         let all = self.cost_since(0);
         for (n, plan) in self.script.pods.iter().enumerate() {
-            self.check_gauge(n, "tailwater_ring_bytes", self.rings_of(plan) + all);
+            self.check_gauge(n, "tailwater_ring_bytes", plan.ring_bytes * RINGS);
             self.check_gauge(n, "tailwater_history_bytes", plan.history_bytes);
             self.check_gauge(n, "tailwater_window_bytes", WINDOWS + all);
         }
     }
 
     /// Whether a pod's rings have let go of what was there before a moment. Each of them was given something since, so
-    /// only of that its newest batch can be.
+    /// only of that its newest batch can be, which may be larger than a ring is otherwise.
     pub fn check_rings(&self, n: usize, since: usize) {
         let n = n % self.pods.len();
         self.check_gauge(n, "tailwater_ring_bytes", self.rings_of(&self.script.pods[n]) + self.cost_since(since));

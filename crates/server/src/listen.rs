@@ -2,7 +2,7 @@
 //!
 //! Who cannot be let in is told so, by a bounded number of refusals at once; beyond those, connections wait in the kernel's
 //! queue. Where the process may open no more files, descriptors that were kept for that are given up for as long as it
-//! takes to refuse the connections ([`reserve`](crate::reserve)): so nobody waits for an answer that cannot come, nor for a
+//! takes to refuse the connections (`reserve`): so nobody waits for an answer that cannot come, nor for a
 //! peer that does not read its own, and the loop does not spin.
 //!
 //! The end has two parts. First readiness says no; a moment later the live responses begin to end, spread over what is left

@@ -343,6 +343,14 @@ mod tests {
         assert_eq!(began.elapsed(), streams.first + IDLE);
     }
 
+    /// Longer than a connection may last here. The clock is the test's own, so to wait for it costs nothing.
+    const LONG: Duration = Duration::from_secs(600);
+
+    /// What the connection was cut for.
+    async fn ended(served: JoinHandle<Option<Cut>>) -> Option<Cut> {
+        timeout(LONG, served).await.expect("the connection ends").unwrap()
+    }
+
     /// A connection that is served in memory, with room for little on its way; the client has said that it speaks HTTP/2.
     async fn served() -> (DuplexStream, JoinHandle<Option<Cut>>) {
         let (mut client, io) = duplex(1024);
@@ -372,7 +380,7 @@ mod tests {
                 sent += flood.len();
                 assert!(sent < MAX_WAITING, "{sent} bytes, of which no answer was taken");
             }
-            assert_eq!(served.await.unwrap(), Some(Cut::Stalled));
+            assert_eq!(ended(served).await, Some(Cut::Stalled));
             assert_eq!(began.elapsed(), Config::default().write_timeout);
         }
     }
@@ -385,16 +393,19 @@ mod tests {
         let began = Instant::now();
         let mut answers = 2;
         let mut head = [0; 9];
-        while client.read_exact(&mut head).await.is_ok() {
-            let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
-            client.read_exact(&mut payload).await.unwrap();
-            if head[3] == PING_FRAME && answers > 0 {
-                answers -= 1;
-                head[4] = ACK;
-                client.write_all(&[&head, payload.as_slice()].concat()).await.unwrap();
+        let answering = async {
+            while client.read_exact(&mut head).await.is_ok() {
+                let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+                client.read_exact(&mut payload).await.unwrap();
+                if head[3] == PING_FRAME && answers > 0 {
+                    answers -= 1;
+                    head[4] = ACK;
+                    client.write_all(&[&head, payload.as_slice()].concat()).await.unwrap();
+                }
             }
-        }
-        assert_eq!(served.await.unwrap(), Some(Cut::Unreachable));
+        };
+        timeout(LONG, answering).await.expect("the connection ends");
+        assert_eq!(ended(served).await, Some(Cut::Unreachable));
         assert_eq!(began.elapsed(), PING * 3 + Config::default().write_timeout, "the third was not answered");
     }
 }

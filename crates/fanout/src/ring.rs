@@ -99,11 +99,12 @@ impl Ring {
         }
     }
 
-    /// Lets go of the oldest batch. Whoever has had it misses nothing; who has not is behind the ring from now on.
+    /// Lets go of the oldest batch. Whoever has had its messages misses nothing, whatever marks stand behind them: an offset
+    /// says no more. Who has not is behind the ring from now on.
     pub(crate) fn let_go(&mut self) {
         if let Some(oldest) = self.batches.pop_front() {
             self.bytes -= cost(&oldest);
-            self.start = oldest.next;
+            self.start = oldest.messages.last().map_or(oldest.next, |last| last.seq + 1);
         }
     }
 }
@@ -128,6 +129,19 @@ mod tests {
         let messages: Vec<Message> = sizes.iter().enumerate().map(message).collect();
         let next = first + sizes.len().max(1) as u64;
         Arc::new(Batch::new(first, first, next, Offset { birth: 1, seq: next }, messages, false))
+    }
+
+    #[test]
+    fn who_has_had_the_messages_of_what_went_is_not_behind_for_the_marks_behind_them() {
+        let mut ring = Ring::new(0, 1000);
+        let (next, message) = (6, Message { seq: 0, body: Bytes::from_static(b"body") });
+        ring.push(Arc::new(Batch::new(0, 0, next, Offset { birth: 1, seq: 1 }, vec![message], false)));
+        ring.let_go();
+        assert!(ring.since(0).is_none());
+        assert!(ring.since(1).is_some_and(|batches| batches.is_empty()), "its reader would never get any further");
+        assert_eq!((ring.quiet_since(), ring.next()), (1, next));
+        ring.push(batch(next, &[10]));
+        assert_eq!(ring.since(1).map(|batches| batches.len()), Some(1));
     }
 
     proptest! {

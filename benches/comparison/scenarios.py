@@ -136,6 +136,7 @@ SCENARIOS = (
         "readers-5000",
         "5,000 readers of one stream",
         "Five messages a second, 25,000 deliveries.",
+        servers=(FLOOR, OURS, "electric", "nchan"),
     ),
     _live(
         "readers-10000",
@@ -148,7 +149,7 @@ SCENARIOS = (
         "Two messages a second to each stream, 20,000 deliveries: a frame is shared by 100 readers only, and so is the cost of "
         "taking a message in. Run twice, with one reader of each stream and with 100: what the second has more is delivery. "
         "`floor-s2` is the floor with S2's client library: what S2 takes of everybody who stands in front of it.",
-        (FLOOR, FLOOR_S2, *RIVALS[1:]),
+        (FLOOR, FLOOR_S2, OURS, "electric", "nchan"),
         SPREAD,
         (Step("streams-100-first.toml", "first"), Step("streams-100.toml")),
         quick=SMALL_LIVE,

@@ -14,7 +14,6 @@ from comparison.scenarios import FLOOR, MEBI, MILLI, OURS, SCENARIOS, Column
 KNOWN_SHORT = {
     "cpu-100-streams-floor": "what a message costs before it is delivered, to store it and to follow its stream, is spread over "
     "100 readers only",
-    "calls": "what a message itself takes, towards the store and to its writer, is spread over only 1,000 deliveries",
     "latency-p50": "a reader waits for the deliveries to those before it, and each is dearer than the floor's",
     "latency-p99": "as the median, over the whole row of readers; that does not explain all of it",
     "hostile-p99": "the core that delivers to those who behave also sends 1.3 GB of history; the floor's own ratio is larger",

@@ -38,6 +38,8 @@ benches/compare --check    # measures nothing: whether the figures here hold the
 - On loopback it is the server's CPU that takes a segment through the client's half of the kernel and wakes the client. `fanbench`
   stays awake for a moment after each look at its sockets, so that a burst pays for one wake-up and not for many.
 - `before` is Tailwater at commit `9bad203`, when a live reader was still a response body of the HTTP library.
+- `floor-s2` is the floor with S2's client library, as the gateway uses it, and nothing else: no log, no offsets, no HTTP library.
+- What a delivery's time goes into is in [`proofs/profile.md`](proofs/profile.md): nearly all of it is the kernel's send.
 - CPU is user and system time of the server's processes over the measured time, without connecting and warming up.
   Memory is what the kernel counts as anonymous; what nginx workers share is not in it.
 - Ursula can be installed and run in the same way (`benches/peers/serve ursula 4500`), but has no row: what it delivers of a

@@ -51,8 +51,8 @@ def rounded(column: Column, figure: float) -> float:
 
 
 def printed(column: Column, figure: float) -> str:
-    """A figure as a cell of this column has it."""
-    return f"{figure:,.{column.decimals}f}"
+    """A figure as a cell of this column has it: what is next to nothing has no sign."""
+    return f"{rounded(column, figure) + 0.0:,.{column.decimals}f}"
 
 
 def value(column: Column, run: dict, runs: list[dict]) -> float | None:

@@ -31,6 +31,10 @@ class Cells(unittest.TestCase):
         runs += [a_run(3, "floor", 4.0), a_run(3, "ours", 6.0)]
         self.assertEqual(tables.cell(OVER_FLOOR, "ours", runs), "1.50")
 
+    def test_what_is_next_to_nothing_has_no_sign(self):
+        self.assertEqual(tables.cell(PLAIN, "ours", [a_run(1, "ours", -0.04)]), "0.0")
+        self.assertEqual(tables.cell(PLAIN, "ours", [a_run(1, "ours", -0.06)]), "-0.1")
+
     def test_a_failed_run_is_in_no_median(self):
         runs = [a_run(1, "ours", 100.0, "a gap"), a_run(2, "ours", 3.0)]
         self.assertEqual(tables.cell(PLAIN, "ours", runs), "3.0")

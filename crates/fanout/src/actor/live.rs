@@ -273,7 +273,7 @@ impl Actor {
                 debug!(stream = %self.seed.key, %error, "the read session could not be opened");
                 self.live.break_session();
                 // The log may not reach that far any more: the store has reaped the stream.
-                self.check_for_writes();
+                self.check_from_now();
             }
         }
     }

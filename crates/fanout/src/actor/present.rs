@@ -37,10 +37,8 @@ pub(super) struct Present {
     served: Vec<Request>,
     /// Who came after it was sent.
     waiting: Vec<Request>,
-    /// Whether the check under way was sent for a write.
-    serves_writes: bool,
-    /// Whether a write needs a check that has not been sent yet.
-    for_writes: bool,
+    /// Whether a check is needed that has not been sent yet, whoever waits.
+    needs_another: bool,
     /// Who waits until the log is folded up to there.
     behind: Vec<(u64, Request)>,
     gap: Gap,
@@ -227,8 +225,8 @@ impl Actor {
     }
 
     /// The log may not be what the state says: a check that is sent from now on has to tell.
-    pub(super) fn check_for_writes(&mut self) {
-        self.present.for_writes = true;
+    pub(super) fn check_from_now(&mut self) {
+        self.present.needs_another = true;
         self.check_tail();
     }
 
@@ -238,7 +236,8 @@ impl Actor {
         }
         self.present.checking = true;
         self.present.served = std::mem::take(&mut self.present.waiting);
-        self.present.serves_writes = std::mem::take(&mut self.present.for_writes);
+        self.present.needs_another = false;
+        self.writes.check_sent();
         self.present.checked_from = if self.phase == Phase::Serving { self.state.next() } else { 0 };
         self.seed.metrics.tail_checks.inc();
         let reader = self.reader.clone();
@@ -248,7 +247,6 @@ impl Actor {
     pub(super) fn on_tail(&mut self, tail: Result<Option<Position>, OpError>) {
         self.present.checking = false;
         let served = std::mem::take(&mut self.present.served);
-        let serves_writes = std::mem::take(&mut self.present.serves_writes);
         match tail {
             Ok(tail) => {
                 let seq = tail.map_or(0, |position| position.seq);
@@ -259,9 +257,7 @@ impl Actor {
                     self.reset();
                 }
                 self.present.known(seq);
-                if serves_writes {
-                    self.writes.checked(self.present.known_tail);
-                }
+                self.writes.checked(self.present.known_tail);
                 self.todo.extend(served.into_iter().map(|request| Request { fresh: true, ..request }));
             }
             Err(error) => {
@@ -269,13 +265,12 @@ impl Actor {
                 for request in served {
                     request.message.end(Some(&error));
                 }
-                if serves_writes {
-                    self.writes.check_failed(&error);
+                if self.writes.check_failed(&error) {
                     self.resume_put_off();
                 }
             }
         }
-        if !self.present.waiting.is_empty() || self.present.for_writes {
+        if !self.present.waiting.is_empty() || self.present.needs_another {
             self.check_tail();
         }
     }

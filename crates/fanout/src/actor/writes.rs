@@ -63,7 +63,10 @@ pub(super) struct Writes {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
-    /// The state is not what the log says; a tail check is under way.
+    /// The state is not what the log says; a tail check that is sent from now on has to tell. One that is under way was
+    /// sent too early.
+    NeedsCheck,
+    /// Such a check is under way.
     Checking,
     /// Once the log is folded up to there.
     At(u64),
@@ -194,21 +197,30 @@ impl Writes {
         self.queue.iter().any(|write| matches!(&write.kind, WriteKind::Mark(mark) if lifetime(mark)))
     }
 
-    /// A tail check that was sent for writes has come back.
+    /// A tail check is sent: it tells of all that was there when what waits now came.
+    pub(super) fn check_sent(&mut self) {
+        if self.gate == Gate::NeedsCheck {
+            self.gate = Gate::Checking;
+        }
+    }
+
+    /// The tail check that was under way has come back.
     pub(super) fn checked(&mut self, tail: u64) {
         if self.gate == Gate::Checking {
             self.gate = Gate::At(tail);
         }
     }
 
-    /// The store cannot say what the log holds: nothing that waits can be decided.
-    pub(super) fn check_failed(&mut self, error: &OpError) {
-        if self.gate == Gate::Checking {
+    /// The store cannot say what the log holds: nothing that waits for that can be decided. Whether anything did.
+    pub(super) fn check_failed(&mut self, error: &OpError) -> bool {
+        let waits = self.gate == Gate::Checking;
+        if waits {
             self.gate = Gate::Open;
             for write in self.queue.drain(..) {
                 write.fail(error);
             }
         }
+        waits
     }
 
     /// What lies between the state and a position could not be read: what waits for that cannot be decided. What has
@@ -563,8 +575,11 @@ impl Actor {
             return write.fail(&OpError::Unavailable { retry_after: None, cause: None });
         }
         self.writes.put_back(write);
-        self.writes.gate = Gate::Checking;
-        self.check_for_writes();
+        // Where several are judged together, the first has asked for a check, which is not sent before this turn.
+        if self.writes.gate == Gate::Open {
+            self.writes.gate = Gate::NeedsCheck;
+            self.check_from_now();
+        }
     }
 
     fn fly(&mut self, plan: Plan, writes: Vec<(Write, Planned)>) {

@@ -1,13 +1,16 @@
 //! Answers of the present: whatever another pod has done before a request arrived is part of its answer.
 
+use std::time::Duration;
+
 use futures_util::future::{join, join_all};
 use tailwater_fanout::{Appended, Create, OpError};
 use tailwater_log::Refusal;
 use tailwater_protocol::ReadOffset;
 use tailwater_testkit::{
-    Gate,
-    fault::{Pause, ReadFault},
+    Gate, ScriptedUpstream,
+    fault::{Pause, ReadFault, SessionFault},
 };
+use tailwater_upstream::StreamKey;
 
 use crate::harness::*;
 
@@ -152,6 +155,55 @@ async fn a_write_is_not_refused_on_a_check_that_was_sent_before_it() {
     };
     in_time(join(pod.head(&key), late)).await.0.unwrap();
     assert_eq!(read(&pod, &key).await, ["a", "b"]);
+}
+
+/// The first tail check is as ever; the answer of the second waits at the gate.
+fn hold_the_second_tail_check(store: &ScriptedUpstream) -> Gate {
+    let gate = Gate::new();
+    let faults = store.faults();
+    faults.next_tail(ReadFault::PauseBefore(Pause::For(Duration::ZERO)));
+    faults.next_tail(ReadFault::PauseAfter(Pause::At(gate.clone())));
+    gate
+}
+
+/// A claim that another pod's makes possible, whose answer is under way in a check that the gate holds.
+async fn claims_behind_another(pod: &Pod, other: &Pod, key: &StreamKey, gate: &Gate) {
+    landed(in_time(other.append(key, by(claim("p", 0, 0), tell("a")))).await);
+    let opens = async {
+        rest().await;
+        gate.open();
+    };
+    let (answer, ()) = in_time(join(pod.append(key, by(claim("p", 0, 1), tell("b"))), opens)).await;
+    landed(answer);
+    assert_eq!(read(pod, key).await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_not_refused_on_a_check_that_was_sent_for_writes_before_it() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let (gate, before) = (hold_the_second_tail_check(&store), store.counts().tail_checks);
+    let gaps = ["q", "r"].map(|id| pod.append(&key, by(claim(id, 0, 1), tell("x"))));
+    for answer in in_time(join_all(gaps)).await {
+        assert!(matches!(answer, Err(OpError::Refused(Refusal::ProducerGap { .. }))), "{answer:?}");
+    }
+    rest().await;
+    let checks = store.counts().tail_checks - before;
+    claims_behind_another(&pod, &other, &key, &gate).await;
+    assert_eq!(checks, 1, "what is refused together shares a check");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_not_refused_on_a_check_that_a_failed_session_led_to() {
+    let store = store();
+    let (pod, other, key) = (Pod::new(&store), Pod::new(&store), key("s"));
+    pod.create(&key, plain()).await.unwrap();
+    let gate = hold_the_second_tail_check(&store);
+    store.faults().next_session(SessionFault::Fails);
+    let _reader = pod.follow(&key, ReadOffset::Start).await.unwrap();
+    in_time(gate.arrived()).await;
+    claims_behind_another(&pod, &other, &key, &gate).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -278,7 +278,7 @@ impl Actor {
             self.writes.queue.push_front(Write::new(WriteKind::Mark(Mark::Turn), true));
         }
         self.resume_put_off();
-        self.writes.gate = Gate::Checking;
-        self.check_for_writes();
+        self.writes.gate = Gate::NeedsCheck;
+        self.check_from_now();
     }
 }

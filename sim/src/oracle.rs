@@ -13,7 +13,7 @@ use tailwater_protocol::Producer;
 
 use crate::{
     history::{Created, Told, What, Why, Wrote},
-    truth::{Life, Truth},
+    truth::{Life, Message, Truth},
 };
 
 /// What must hold.
@@ -194,13 +194,19 @@ impl Verdict<'_> {
         let Some(last) = bodies.last() else { return };
         let (who, key) = (told.who, &told.key);
         let lives: Vec<&Life> = self.truth.alive(key, told.from, told.to).collect();
-        let found = lives.iter().find_map(|life| {
+        let found = lives.iter().filter_map(|life| {
             let at = life.messages.iter().position(|message| message.body == *last)?;
             let first = (at + 1).checked_sub(bodies.len())?;
             let run = &life.messages[first..=at];
-            run.iter().zip(bodies).all(|(message, body)| message.body == *body).then_some((life, &life.messages[at]))
+            run.iter().zip(bodies).all(|(message, body)| message.body == *body).then_some((*life, &life.messages[at]))
         });
-        let Some((life, message)) = found else {
+        let found: Vec<(&Life, &Message)> = found.collect();
+        // What is known of a producer goes with the life: a claim that is sent twice may land once in each, and each ack
+        // tells of its own.
+        let as_told = |(life, message): &&(&Life, &Message)| {
+            told_next.is_none_or(|next| (next.birth, next.seq) == (life.birth, message.seq + 1))
+        };
+        let Some((life, message)) = found.iter().find(as_told).or_else(|| found.first()) else {
             let told_next = told_next.map(|next| next.to_string());
             let what = format!("{} of client {who} was acked at {told_next:?}, and is not in {key}", brief(last));
             return self.breach(Rule::Acked, what);

@@ -180,6 +180,29 @@ fn a_message_that_stands_elsewhere_than_was_said_is_found() {
 }
 
 #[test]
+fn a_claim_that_lands_once_in_each_of_two_lives_is_acked_where_it_stands_in_either() {
+    let births = [BIRTH, BIRTH + 3_000];
+    for (told, is_so) in [((0, 2), true), ((1, 5), true), ((0, 5), false), ((1, 2), false), ((1, 4), false)] {
+        let mut case = Case::default();
+        for _ in births {
+            let opened =
+                [open(Lifetime::Forever), Kind::Message(Message { producer: Some(claim(0)), stream_seq: None })];
+            for (kind, body) in opened.into_iter().zip(["", "a"]) {
+                case.land(vec![encode(kind, body)]);
+            }
+            case.created();
+            case.deleted();
+        }
+        let (life, seq) = told;
+        let next = Offset { birth: births[life], seq };
+        let bodies = vec![Bytes::from_static(b"a")];
+        let answer = Wrote::Landed { next, closed: false };
+        case.tell(1, What::Wrote { bodies, claim: Some(claim(0)), closes: false, answer });
+        assert_eq!(case.rules(), if is_so { vec![] } else { vec![Rule::Acked] }, "{told:?}");
+    }
+}
+
+#[test]
 fn messages_of_one_client_in_the_wrong_order_are_found() {
     let mut case = Case::new();
     case.wrote(0, "b", landed(3));

@@ -8,38 +8,30 @@
 mod complete;
 mod flights;
 mod upload;
+mod waiting;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bytes::Bytes;
 use tailwater_log::{
-    AppendRequest, BatchId, Condition, Content, CreateOutcome, CreateRequest, DeclaredConfig, GoneReason, NewRecord,
-    Outcome, Plan, Planner, Reference, Refusal, Token, decide_existing, plan_checkpoint, plan_create, plan_gone,
-    plan_ref, plan_touch, plan_trim, plan_unref,
+    AppendRequest, BatchId, Condition, Content, CreateOutcome, GoneReason, NewRecord, Outcome, Plan, Planner, Refusal,
+    Token, decide_existing, plan_checkpoint, plan_create, plan_gone, plan_ref, plan_touch, plan_trim, plan_unref,
 };
 use tokio::time::Instant;
 
+pub(crate) use self::waiting::NewStream;
 use self::{
     complete::After,
     flights::{Flight, Flights, Room},
-    upload::{LargeBody, Uploaded},
+    upload::Uploaded,
+    waiting::{AppendWrite, CreateWrite, Mark, Write, WriteKind},
 };
-use super::{Actor, Done, Reply, answer};
+use super::{Actor, Done, answer};
 use crate::{
     chance::Chance,
     config::MAX_TRIES,
-    metrics::Limit,
-    ops::{Appended, Created, Head, OpError, Post},
+    ops::{Appended, Created, Head, OpError},
     settle::{Attempt, Settled},
 };
-
-/// A stream to be created: what to compare an existing one with, and what to append where there is none.
-pub(crate) struct NewStream {
-    pub(crate) declared: DeclaredConfig,
-    pub(crate) request: CreateRequest,
-    /// Whether nothing is to be created: where no stream is, the answer says so.
-    pub(crate) compare_only: bool,
-}
 
 /// What waits to be written, and what is under way.
 pub(super) struct Writes {
@@ -70,56 +62,6 @@ enum Gate {
     Checking,
     /// Once the log is folded up to there.
     At(u64),
-}
-
-/// A write that waits.
-pub(super) struct Write {
-    kind: WriteKind,
-    /// Whether the state was checked after it arrived.
-    fresh: bool,
-    tries: u32,
-}
-
-enum WriteKind {
-    Append(Box<AppendWrite>),
-    Create(Box<CreateWrite>),
-    Mark(Mark),
-}
-
-/// A write that is one mark, or one command, in a batch of its own.
-enum Mark {
-    Delete(Reply<()>),
-    Refer {
-        reference: Reference,
-        /// The life that the fork was decided on; `None` is a native stream.
-        life: Option<u64>,
-        reply: Reply<()>,
-    },
-    Release {
-        reference: Reference,
-        reply: Reply<()>,
-    },
-    Expire,
-    Touch,
-    Checkpoint,
-    Trim,
-    /// Moves the token, for a turn without others.
-    Turn,
-}
-
-struct AppendWrite {
-    request: AppendRequest,
-    /// A large body, once its pieces are in the log.
-    uploaded: Option<LargeBody>,
-    reply: Reply<Appended>,
-}
-
-struct CreateWrite {
-    stream: Box<NewStream>,
-    /// The messages as they came: a create that is decided again appends its pieces again.
-    messages: Content,
-    whole: Option<Bytes>,
-    reply: Reply<Created>,
 }
 
 /// What is remembered of a write while its batch is in flight.
@@ -268,107 +210,7 @@ impl Writes {
     }
 }
 
-impl Write {
-    fn new(kind: WriteKind, fresh: bool) -> Self {
-        Self { kind, fresh, tries: 0 }
-    }
-
-    /// Whether it is an append whose batch may be under way beside others.
-    fn is_plain(&self) -> bool {
-        matches!(&self.kind, WriteKind::Append(append) if append.uploaded.is_none() && append.request.is_plain())
-    }
-
-    /// Whether somebody waits to be told what became of it. Nobody says so of a mark that is the actor's own, but what is
-    /// asked next may depend on it.
-    fn is_awaited(&self) -> bool {
-        match &self.kind {
-            WriteKind::Append(write) => !write.reply.is_closed(),
-            WriteKind::Create(write) => !write.reply.is_closed(),
-            WriteKind::Mark(Mark::Delete(reply) | Mark::Refer { reply, .. } | Mark::Release { reply, .. }) => {
-                !reply.is_closed()
-            }
-            WriteKind::Mark(Mark::Expire | Mark::Touch | Mark::Checkpoint | Mark::Trim | Mark::Turn) => true,
-        }
-    }
-
-    fn fail(self, error: &OpError) {
-        match self.kind {
-            WriteKind::Append(write) => answer(write.reply, Err(error.again())),
-            WriteKind::Create(write) => answer(write.reply, Err(error.again())),
-            WriteKind::Mark(mark) => mark.fail(error),
-        }
-    }
-}
-
-impl Mark {
-    fn fail(self, error: &OpError) {
-        match self {
-            Self::Delete(reply) | Self::Refer { reply, .. } | Self::Release { reply, .. } => {
-                answer(reply, Err(error.again()));
-            }
-            Self::Expire | Self::Touch | Self::Checkpoint | Self::Trim | Self::Turn => {}
-        }
-    }
-}
-
 impl Actor {
-    pub(super) fn queue_append(&mut self, post: Post, reply: Reply<Appended>, fresh: bool) {
-        let Post { messages, content_type, producer, stream_seq, close } = post;
-        let content = Content::Messages(messages);
-        let request = AppendRequest { content, content_type, producer, stream_seq, close };
-        self.queue(WriteKind::Append(Box::new(AppendWrite { request, uploaded: None, reply })), fresh);
-    }
-
-    pub(super) fn queue_create(&mut self, stream: Box<NewStream>, reply: Reply<Created>, fresh: bool) {
-        let messages = stream.request.content.clone();
-        self.queue(WriteKind::Create(Box::new(CreateWrite { stream, messages, whole: None, reply })), fresh);
-    }
-
-    pub(super) fn queue_delete(&mut self, reply: Reply<()>, fresh: bool) {
-        self.queue(WriteKind::Mark(Mark::Delete(reply)), fresh);
-    }
-
-    pub(super) fn queue_refer(&mut self, reference: Reference, life: Option<u64>, reply: Reply<()>, fresh: bool) {
-        self.queue(WriteKind::Mark(Mark::Refer { reference, life, reply }), fresh);
-    }
-
-    pub(super) fn queue_release(&mut self, reference: Reference, reply: Reply<()>, fresh: bool) {
-        self.queue(WriteKind::Mark(Mark::Release { reference, reply }), fresh);
-    }
-
-    pub(super) fn queue_expire(&mut self) {
-        self.queue_mark(Mark::Expire);
-    }
-
-    pub(super) fn queue_touch(&mut self) {
-        self.queue_mark(Mark::Touch);
-    }
-
-    pub(super) fn queue_checkpoint(&mut self) {
-        self.queue_mark(Mark::Checkpoint);
-    }
-
-    pub(super) fn queue_trim(&mut self) {
-        self.queue_mark(Mark::Trim);
-    }
-
-    fn queue(&mut self, kind: WriteKind, fresh: bool) {
-        let write = Write::new(kind, fresh || self.seed.upstream.single_owner());
-        if self.writes.queue.len() >= self.seed.config.max_waiting {
-            self.seed.metrics.refused(Limit::WaitingWrites);
-            return write.fail(&OpError::StreamBusy);
-        }
-        self.writes.queue.push_back(write);
-    }
-
-    /// A mark goes first: what waits may depend on it. One of a kind is enough.
-    fn queue_mark(&mut self, mark: Mark) {
-        let same = |queued: &Mark| std::mem::discriminant(queued) == std::mem::discriminant(&mark);
-        if !self.writes.queue.iter().any(|write| matches!(&write.kind, WriteKind::Mark(queued) if same(queued))) {
-            self.writes.queue.push_front(Write::new(WriteKind::Mark(mark), true));
-        }
-    }
-
     /// Starts the next batch, where one may go.
     pub(super) fn pump_writes(&mut self) {
         while self.may_write() {
